@@ -1,0 +1,171 @@
+//! Errors as the user of a shell reads them: what happened, that nothing was lost, what to do next.
+//!
+//! Every error belongs to one of four kinds by what the caller does next; SQLite codes, and later C status codes
+//! and exception classes, follow from the kind alone.
+
+use std::fmt;
+
+use logos_log::error::LogError;
+
+/// What the caller does next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Try again: it passes by itself.
+    Retry,
+    /// Change something: a path, a permission, an argument, a version.
+    Fix,
+    /// The two ends no longer agree: rebuild one from the other.
+    Resync,
+    /// Report it.
+    Bug,
+}
+
+impl Kind {
+    /// The word for it in `logos_status`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Retry => "retry",
+            Self::Fix => "fix",
+            Self::Resync => "resync",
+            Self::Bug => "bug",
+        }
+    }
+}
+
+/// One error: a sentence and a hint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Error {
+    /// What the caller does next.
+    pub kind: Kind,
+    /// What happened, and where.
+    pub message: String,
+    /// What was kept, and what to do.
+    pub hint: String,
+}
+
+/// Result with this module's error.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// An error that passes by itself.
+    pub fn retry(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { kind: Kind::Retry, message: message.into(), hint: hint.into() }
+    }
+
+    /// An error that the user removes.
+    pub fn fix(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { kind: Kind::Fix, message: message.into(), hint: hint.into() }
+    }
+
+    /// The two ends disagree.
+    pub fn resync(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { kind: Kind::Resync, message: message.into(), hint: hint.into() }
+    }
+
+    /// A defect of ours.
+    pub fn bug(message: impl Into<String>) -> Self {
+        Self {
+            kind: Kind::Bug,
+            message: message.into(),
+            hint: "nothing was lost; please report this with the text above".into(),
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "logos: {}\n  hint: {}", self.message, self.hint)
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<Error> for rusqlite::Error {
+    fn from(e: Error) -> Self {
+        let code = match e.kind {
+            Kind::Retry => rusqlite::ffi::SQLITE_BUSY,
+            Kind::Fix | Kind::Resync => rusqlite::ffi::SQLITE_ERROR,
+            Kind::Bug => rusqlite::ffi::SQLITE_INTERNAL,
+        };
+        Self::SqliteFailure(rusqlite::ffi::Error::new(code), Some(e.to_string()))
+    }
+}
+
+/// Says what was being done when a lower layer failed.
+pub trait Doing<T> {
+    /// `what` completes the sentence "… failed": "reading the log of app.db".
+    fn doing(self, what: impl FnOnce() -> String) -> Result<T>;
+}
+
+impl<T> Doing<T> for std::result::Result<T, rusqlite::Error> {
+    fn doing(self, what: impl FnOnce() -> String) -> Result<T> {
+        use rusqlite::ErrorCode as Code;
+        self.map_err(|e| {
+            let (kind, hint) = match e.sqlite_error_code() {
+                Some(Code::DatabaseBusy | Code::DatabaseLocked | Code::SchemaChanged) => {
+                    (Kind::Retry, "nothing was changed; another connection holds a lock, try again when it is done")
+                }
+                Some(Code::DiskFull) => (Kind::Fix, "nothing was lost; free some disk space, the rest goes by itself"),
+                Some(
+                    Code::ReadOnly | Code::CannotOpen | Code::PermissionDenied | Code::AuthorizationForStatementDenied,
+                ) => (
+                    Kind::Fix,
+                    "nothing was changed; check the path and that this process may write the file and its folder",
+                ),
+                Some(Code::SystemIoFailure) => {
+                    (Kind::Fix, "nothing was published that is not on disk; check the disk and its permissions")
+                }
+                Some(Code::DatabaseCorrupt | Code::NotADatabase) => (
+                    Kind::Fix,
+                    "the file is damaged or not a database; run PRAGMA integrity_check and restore it if need be",
+                ),
+                Some(Code::OperationInterrupted) => (Kind::Retry, "it was interrupted; nothing was changed, try again"),
+                Some(Code::OutOfMemory) => (Kind::Retry, "memory ran out; nothing was changed, try again"),
+                _ => (Kind::Fix, "nothing was changed; the reason above is SQLite's own"),
+            };
+            Error { kind, message: format!("{} failed: {e}", what()), hint: hint.into() }
+        })
+    }
+}
+
+impl<T> Doing<T> for std::io::Result<T> {
+    fn doing(self, what: impl FnOnce() -> String) -> Result<T> {
+        self.map_err(|e| {
+            let hint = match e.kind() {
+                std::io::ErrorKind::PermissionDenied => {
+                    "nothing was lost; give this process the permission, the rest goes by itself"
+                }
+                std::io::ErrorKind::NotFound => {
+                    "nothing was lost; check the path, the rest goes by itself once it is there"
+                }
+                std::io::ErrorKind::StorageFull => "nothing was lost; free some disk space, the rest goes by itself",
+                _ => "nothing was lost; the reason above is the operating system's own",
+            };
+            Error { kind: Kind::Retry, message: format!("{} failed: {e}", what()), hint: hint.into() }
+        })
+    }
+}
+
+impl<T> Doing<T> for std::result::Result<T, LogError> {
+    fn doing(self, what: impl FnOnce() -> String) -> Result<T> {
+        self.map_err(|e| {
+            let (kind, hint) = match &e {
+                LogError::NewerFormat { .. } => {
+                    (Kind::Fix, "nothing was applied and the position is kept; upgrade logos on this machine, then try again")
+                }
+                LogError::WrongSigner { .. } | LogError::WrongChannel { .. } => {
+                    (Kind::Fix, "nothing was applied; only if you trust that key, name its channel in the URL instead")
+                }
+                LogError::KeysChanged { .. } => {
+                    (Kind::Resync, "everything before it was applied and nothing after it is; ask the publisher for the channel that goes on")
+                }
+                LogError::WrongParent { .. } | LogError::WrongSequence { .. } => {
+                    (Kind::Resync, "nothing was applied; the channel was tampered with or has two writers: keep it as evidence, then attach a new file to the right one")
+                }
+                LogError::Stream { .. } => (Kind::Retry, "nothing was lost; it is tried again"),
+                _ => (Kind::Fix, "nothing of it was applied and the position is kept; fetch the channel again from a good copy, then try again"),
+            };
+            Error { kind, message: format!("{} failed: {e}", what()), hint: hint.into() }
+        })
+    }
+}

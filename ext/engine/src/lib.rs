@@ -1,0 +1,25 @@
+//! The engine of sqlite-logos: capture, publish, pull and apply.
+//!
+//! | room | what it is for | may use |
+//! |---|---|---|
+//! | `sqlite` | everything that touches a database | `logos_log`, `entry` |
+//! | `entry` | what the sidecar stores and a channel sends | `logos_log` |
+//! | `channel` | the trait and its transports | `logos_log`, `entry` |
+//! | `publish`, `replica` | the threads that move messages | `sqlite`, `channel` |
+//! | `registry` | what this process has open | all of these |
+//! | `sql` | the SQL surface | all of these |
+//!
+//! `unsafe` is only in `sqlite::{api, hooks}` and `sql::{load, functions, tables}`: where SQLite calls us, or where we call
+//! what rusqlite does not wrap.
+
+pub mod channel;
+pub mod entry;
+pub mod error;
+mod fault;
+pub mod publish;
+mod registry;
+pub mod replica;
+pub mod sql;
+pub mod sqlite;
+
+pub use rusqlite::ffi;

@@ -1,0 +1,473 @@
+//! The builder: makes messages out of commits.
+//!
+//! Invariants
+//! - A step is the whole of: enrol what is new → one snapshot → sync → plan → store durably. A kill anywhere repeats it.
+//! - The application's write lock is taken only through `write`, which never waits for anybody.
+//! - An idle database costs a `PRAGMA data_version` now and then, and no write.
+
+use std::cell::Cell;
+use std::collections::{BTreeSet, HashMap};
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use logos_log::ids::Position;
+use logos_log::part::PartWriter;
+use logos_log::payload::Kind as MessageKind;
+use rusqlite::Connection;
+
+use super::{now_ms, Publisher};
+use crate::error::{Doing, Error, Kind, Result};
+use crate::registry;
+use crate::sqlite::capture::{self, Captured};
+use crate::sqlite::hooks::Doubt;
+use crate::sqlite::sidecar::{Message, Published};
+use crate::sqlite::{api, connection, schema, snapshot};
+
+/// How often to look for commits that no hook told us of: while there are some, and when there were none for a while.
+const POLL_BUSY: Duration = Duration::from_millis(20);
+const POLL_IDLE: Duration = Duration::from_millis(200);
+
+/// After a hook announced a commit, the snapshot is looked at this often before polling goes on as usual.
+const LOOK_AGAIN: u32 = 12;
+
+/// Pause after an error that passes by itself.
+const ERROR_PAUSE: Duration = Duration::from_millis(250);
+
+/// A rest after a message, in multiples of the time it took; and at most this long.
+const REST_FACTOR: u32 = 8;
+const REST_MAX: Duration = Duration::from_millis(150);
+
+/// Log rows worth a write transaction of their own while the application is at work.
+const PRUNE_WORTH: i64 = 5_000;
+
+/// How long a connection without a mutex must have committed nothing: nobody can tell whether it is in a call.
+const UNSURE_REST: Duration = Duration::from_millis(20);
+
+/// After this long without such a rest it is done all the same: such connections have a busy timeout of their own, or wait for us
+/// by our busy handler, and a table that never gets its triggers would be sent whole for ever.
+const UNSURE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How often fewer are pruned all the same.
+const PRUNE_EVERY: Duration = Duration::from_secs(1);
+
+/// Log rows above which pruning no longer waits for writers of other processes to rest.
+const PRUNE_PRESSING: i64 = 200_000;
+
+/// How long nothing must have been committed for a database to count as resting.
+const REST: Duration = Duration::from_millis(500);
+
+pub(super) fn spawn(publisher: Arc<Publisher>) -> Result<()> {
+    let run = move || {
+        let outcome = catch_unwind(AssertUnwindSafe(|| Builder::open(&publisher).and_then(Builder::run)));
+        publisher.update(|p| {
+            match outcome {
+                Err(_) => p.builder = Some(Error::bug("the builder thread panicked")),
+                Ok(Err(e)) => p.builder = Some(e),
+                Ok(Ok(())) => {}
+            }
+            p.builder_done = true;
+        });
+    };
+    std::thread::Builder::new().name("logos-builder".into()).spawn(run).doing(|| "starting a thread".into()).map(drop)
+}
+
+struct Builder<'p> {
+    publisher: &'p Publisher,
+    conn: Connection,
+    published: Published,
+    /// `PRAGMA data_version` at the last step; `None` before the first.
+    data_version: Option<i64>,
+    /// `PRAGMA schema_version` when capture was last found to be intact.
+    schema_version: Option<i64>,
+    /// Highest log seq seen in a snapshot.
+    seen: i64,
+    look_again: u32,
+    /// Whether commits wait for the message before theirs.
+    gathering: bool,
+    commits: u64,
+    last_commit: Instant,
+    last_foreign: Option<Instant>,
+    last_message: Option<Instant>,
+    /// How long it took to make.
+    message_took: Duration,
+    sync: api::Sync,
+    /// Everything below is pruned.
+    pruned: i64,
+    last_prune: Instant,
+    /// Since when a write was put off because nobody could tell whether the application is at rest.
+    refused_since: Cell<Option<Instant>>,
+    /// Virtual tables that are not replicated.
+    left_out: Vec<String>,
+    /// Tables of which rows were written past the capture triggers.
+    bypassed: BTreeSet<String>,
+}
+
+impl<'p> Builder<'p> {
+    fn open(publisher: &'p Publisher) -> Result<Self> {
+        publisher.signal.attach();
+        let conn = connection::open(&publisher.path)?;
+        // What it writes (triggers, pruning) may be lost with the power: it is done again.
+        conn.pragma_update(None, "synchronous", "NORMAL").doing(|| "opening the database".into())?;
+        let published = publisher.sidecar().published()?;
+        Ok(Self {
+            publisher,
+            conn,
+            seen: published.cursor,
+            published,
+            data_version: None,
+            schema_version: None,
+            look_again: 0,
+            gathering: false,
+            commits: 0,
+            last_commit: Instant::now(),
+            last_foreign: None,
+            last_message: None,
+            message_took: Duration::ZERO,
+            sync: api::Sync::default(),
+            pruned: 0,
+            last_prune: Instant::now(),
+            refused_since: Cell::new(None),
+            left_out: Vec::new(),
+            bypassed: BTreeSet::new(),
+        })
+    }
+
+    fn run(mut self) -> Result<()> {
+        loop {
+            if self.publisher.stopping() {
+                return Ok(());
+            }
+            let retired = self.publisher.retired.load(Ordering::Acquire);
+            let ticket = self.publisher.tickets.load(Ordering::Acquire);
+            match self.turn(retired) {
+                Ok(true) => continue,
+                Ok(false) if retired => return Ok(()),
+                Ok(false) => {
+                    let (pause, commits) = self.pause();
+                    self.publisher.signal.wait(pause, commits);
+                }
+                Err(e) if matches!(e.kind, Kind::Resync | Kind::Bug) || retired => return Err(e),
+                Err(e) => {
+                    self.data_version = None;
+                    self.publisher.update(|p| {
+                        p.builder = Some(e);
+                        p.failed = ticket;
+                    });
+                    std::thread::sleep(ERROR_PAUSE);
+                }
+            }
+        }
+    }
+
+    /// How long to wait, and whether a commit ends it.
+    fn pause(&mut self) -> (Duration, bool) {
+        if self.gathering {
+            // The sender wakes us, or somebody who wants everything covered.
+            let rest = self.rest_left();
+            return (if rest.is_zero() { POLL_IDLE } else { rest }, false);
+        }
+        if self.publisher.signal.seq.load(Ordering::Acquire) > self.seen && self.look_again < LOOK_AGAIN {
+            // A commit was announced that no snapshot shows yet.
+            self.look_again += 1;
+            return (Duration::from_micros(50 << self.look_again), true);
+        }
+        if self.schema_version.is_none() {
+            return (Duration::from_millis(5), true);
+        }
+        let active = self.last_commit.elapsed() < Duration::from_secs(5);
+        (if active { POLL_BUSY } else { POLL_IDLE }, true)
+    }
+
+    /// What is left of the rest after a message: as the options say (or as long as the channel takes for one), and several
+    /// times what the message took, so that under load the application has the machine and commits gather. The first commit
+    /// after a rest waits for nothing.
+    fn rest_left(&self) -> Duration {
+        let given = self.publisher.options.batch_ms.map(Duration::from_millis);
+        let batch = given.or_else(|| self.publisher.state().pace).unwrap_or_default();
+        let rest = batch.max((self.message_took * REST_FACTOR).min(REST_MAX));
+        self.last_message.map_or(Duration::ZERO, |last| rest.saturating_sub(last.elapsed()))
+    }
+
+    /// One look, and a step if there is something to do. Returns whether something was done.
+    fn turn(&mut self, retired: bool) -> Result<bool> {
+        let publisher = self.publisher;
+        let ticket = publisher.tickets.load(Ordering::Acquire);
+        let asked = publisher.state().covered < ticket;
+        let version: i64 = self
+            .conn
+            .pragma_query_value(None, "data_version", |row| row.get(0))
+            .doing(|| format!("looking at {}", publisher.path.display()))?;
+        let changed = self.data_version != Some(version) || self.gathering;
+        if self.data_version != Some(version) {
+            self.note_commit();
+        }
+        let doubts = publisher.signal.take_doubts();
+        let doubted = !doubts.is_empty();
+        if doubted {
+            self.settle_doubts(doubts)?;
+        }
+        let unenrolled = self.schema_version.is_none();
+        let due = changed || asked || doubted || (unenrolled && self.enrol()?);
+        if !due {
+            return self.prune();
+        }
+        self.data_version = Some(version);
+        // Group commit: with as many messages on their way as the channel takes, the commits gather.
+        let enough = publisher.state().backlog.messages >= publisher.in_flight();
+        let on_its_way = enough || !self.rest_left().is_zero();
+        if on_its_way && !asked && !retired {
+            self.gathering = true;
+            return self.prune();
+        }
+        self.gathering = false;
+        // What cannot be enrolled now (a transaction is open) is sent whole meanwhile.
+        self.enrol()?;
+        self.step()?;
+        publisher.update(|p| {
+            p.covered = p.covered.max(ticket);
+            p.builder = None;
+        });
+        Ok(true)
+    }
+
+    /// Keeps account of who commits: connections of this process, or others.
+    fn note_commit(&mut self) {
+        let commits = self.publisher.signal.commits.load(Ordering::Relaxed);
+        if self.data_version.is_some() && commits == self.commits {
+            self.last_foreign = Some(Instant::now());
+        }
+        self.commits = commits;
+        self.last_commit = Instant::now();
+        self.look_again = 0;
+    }
+
+    /// Runs `change` in a short write transaction, if that can be had at once without anybody noticing.
+    fn write(&self, change: impl FnOnce(&Connection) -> Result<()>) -> Result<bool> {
+        let path = &self.publisher.path;
+        let doing = || format!("writing to {}", path.display());
+        let Some(quiet) = registry::quiet(path) else { return Ok(false) };
+        if quiet.unsure && self.last_commit.elapsed() < UNSURE_REST {
+            let refused_for = self.refused_since.get().map_or(Duration::ZERO, |since| since.elapsed());
+            if refused_for < UNSURE_PATIENCE {
+                self.refused_since.set(self.refused_since.get().or_else(|| Some(Instant::now())));
+                return Ok(false);
+            }
+        }
+        self.refused_since.set(None);
+        let writing = &self.publisher.signal.writing;
+        writing.store(true, Ordering::Release);
+        let written = self.write_now(&quiet, change, &doing);
+        writing.store(false, Ordering::Release);
+        drop(quiet);
+        written
+    }
+
+    fn write_now(
+        &self,
+        quiet: &registry::Quiet,
+        change: impl FnOnce(&Connection) -> Result<()>,
+        doing: &impl Fn() -> String,
+    ) -> Result<bool> {
+        self.conn.busy_timeout(Duration::ZERO).doing(doing)?;
+        let begun = self.conn.execute_batch("BEGIN IMMEDIATE");
+        self.conn.busy_timeout(Duration::from_secs(5)).doing(doing)?;
+        match begun.doing(doing) {
+            Err(e) if e.kind == Kind::Retry => return Ok(false),
+            other => other?,
+        }
+        // A transaction begun meanwhile has read before us, and could not write after us.
+        let done = match quiet.still(&self.publisher.path) {
+            true => change(&self.conn).and_then(|()| self.conn.execute_batch("COMMIT").doing(doing)).map(|()| true),
+            false => Ok(false),
+        };
+        if !self.conn.is_autocommit() {
+            self.conn.execute_batch("ROLLBACK").doing(doing)?;
+        }
+        done
+    }
+
+    /// Puts under capture what is not. Returns whether everything is.
+    fn enrol(&mut self) -> Result<bool> {
+        let cookie = |conn: &Connection| {
+            conn.pragma_query_value(None, "schema_version", |row| row.get::<_, i64>(0))
+                .doing(|| "reading the schema".into())
+        };
+        let before = cookie(&self.conn)?;
+        if self.schema_version == Some(before) {
+            return Ok(true);
+        }
+        let survey = |conn: &Connection| -> Result<Vec<Captured>> { capture::survey(conn, &schema::read(conn)?) };
+        let set_up = capture::is_set_up(&self.conn).unwrap_or(false);
+        let mut captured = if set_up { survey(&self.conn)? } else { Vec::new() };
+        if !set_up || captured.iter().any(|c| !c.intact) {
+            let mut ours = 0;
+            let written = self.write(|conn| {
+                let first = cookie(conn)?;
+                capture::enrol(conn)?;
+                ours = cookie(conn)? - first;
+                crate::fault::point("enrol.before_commit");
+                Ok(())
+            })?;
+            if !written {
+                // Tried again soon, also if nothing is committed meanwhile.
+                self.schema_version = None;
+                return Ok(false);
+            }
+            self.published.cookie = self.published.cookie.map(|cookie| cookie + ours);
+            captured = survey(&self.conn)?;
+        }
+        self.left_out = schema::left_out(&self.conn)?;
+        self.warn();
+        self.publisher
+            .signal
+            .set_captured(captured.into_iter().filter(|c| !c.table.is_virtual).map(|c| c.table.name).collect());
+        self.schema_version = Some(cookie(&self.conn)?);
+        Ok(true)
+    }
+
+    /// Logs rows that the update hook saw and the log did not. Doubts that cannot be settled now come back.
+    fn settle_doubts(&mut self, doubts: HashMap<String, Doubt>) -> Result<()> {
+        let tables: Vec<String> = doubts.keys().cloned().collect();
+        let written = self.write(|conn| {
+            for captured in capture::survey(conn, &schema::read(conn)?)? {
+                let doing = || format!("logging rows of table {} by hand", captured.table.name);
+                match doubts.get(&captured.table.name) {
+                    Some(Doubt::Rows(rowids)) => capture::touch_rowids(conn, &captured, rowids).doing(doing)?,
+                    // What such a row may have replaced has its own key, so that nothing else was deleted.
+                    Some(Doubt::Bare(rowids)) if captured.table.key_is_rowid && captured.table.unique.is_empty() => {
+                        capture::touch_rowids(conn, &captured, rowids).doing(doing)?;
+                    }
+                    Some(Doubt::Bare(_) | Doubt::Whole) => capture::begin_anew(conn, &captured).doing(doing)?,
+                    None => {}
+                }
+            }
+            Ok(())
+        })?;
+        if !written {
+            self.publisher.signal.add_doubts(doubts);
+            std::thread::sleep(Duration::from_millis(1));
+            return Ok(());
+        }
+        self.schema_version = None;
+        self.bypassed.extend(tables);
+        self.warn();
+        Ok(())
+    }
+
+    /// Tells the status what is not replicated, or only by hand.
+    fn warn(&self) {
+        let mut warnings: Vec<String> =
+            self.left_out.iter().map(|name| format!("virtual table {name} is not replicated")).collect();
+        if !self.bypassed.is_empty() {
+            warnings.push(format!(
+                "rows of {} were written past the capture triggers and were logged by hand: a trigger of the application \
+                 says RAISE, or triggers are switched off on its connection",
+                self.bypassed.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
+            ));
+        }
+        self.publisher.update(|p| p.warnings = warnings);
+    }
+
+    /// One snapshot, and the message that it gives.
+    fn step(&mut self) -> Result<()> {
+        let start = Instant::now();
+        self.conn.execute_batch("BEGIN").doing(|| format!("reading {}", self.publisher.path.display()))?;
+        let built = self.build();
+        if !self.conn.is_autocommit() {
+            self.conn.execute_batch("ROLLBACK").doing(|| format!("reading {}", self.publisher.path.display()))?;
+        }
+        if built? {
+            self.last_message = Some(Instant::now());
+            self.message_took = start.elapsed();
+            self.publisher.refresh()?;
+        }
+        Ok(())
+    }
+
+    /// Within the read transaction. Returns whether a message was stored.
+    fn build(&mut self) -> Result<bool> {
+        let publisher = self.publisher;
+        let mut plan = snapshot::plan(&self.conn, &self.published)?;
+        self.seen = plan.next.cursor;
+        if plan.is_empty() && !plan.moved(&self.published) {
+            return Ok(false);
+        }
+        let mut sidecar = publisher.sidecar();
+        let mut storing = sidecar.begin()?;
+        if plan.is_empty() {
+            self.end_snapshot()?;
+            storing.remember(&plan.next)?;
+            self.published = plan.next;
+            return Ok(false);
+        }
+        let seq = self.published.position.seq + 1;
+        let (created, previous) = (now_ms(), self.published.position.digest);
+        let parts = PartWriter::new(seq, |_, data| storing.part(seq, data));
+        let (parts, counts) = snapshot::write(&self.conn, &plan, seq, previous, created, parts)?;
+        let (digest, bytes, parts) = parts.finish().doing(|| format!("storing message {seq}"))?;
+        plan.next.position = Position { seq, digest };
+        self.end_snapshot()?;
+        crate::fault::point("build.before_store");
+        storing.commit(&Message {
+            position: plan.next.position,
+            kind: MessageKind::Changes.word(),
+            tables: counts.tables,
+            changes: counts.keys,
+            bytes,
+            parts,
+            created,
+            published: &plan.next,
+        })?;
+        crate::fault::point("build.stored");
+        self.published = plan.next;
+        Ok(true)
+    }
+
+    /// Ends the read transaction, which kept SQLite from starting its log over, and makes durable what it showed: that was
+    /// written to the files, though maybe not synced by its writer.
+    fn end_snapshot(&mut self) -> Result<()> {
+        let path = &self.publisher.path;
+        self.conn.execute_batch("ROLLBACK").doing(|| format!("reading {}", path.display()))?;
+        self.sync.sync(&self.conn).map_err(|e| {
+            Error::retry(format!("syncing {} failed: {e}", path.display()), "nothing was published; it is tried again")
+        })?;
+        crate::fault::point("build.synced");
+        Ok(())
+    }
+
+    /// Forgets log rows that the channel has. Returns whether to go on at once.
+    fn prune(&mut self) -> Result<bool> {
+        let accepted = self.publisher.state().accepted_cursor;
+        let rows = accepted - self.pruned;
+        let resting = self.last_commit.elapsed() > REST;
+        let others_rest = self.last_foreign.is_none_or(|at| at.elapsed() > REST);
+        let worth = resting || rows > PRUNE_WORTH || self.last_prune.elapsed() > PRUNE_EVERY;
+        if rows <= 0 || !worth || !(others_rest || rows > PRUNE_PRESSING) {
+            return Ok(false);
+        }
+        let mut more = false;
+        let written = self.write(|conn| {
+            more = capture::prune(conn, accepted).doing(|| "forgetting published log rows".into())?;
+            crate::fault::point("prune.before_commit");
+            Ok(())
+        })?;
+        if written && !more {
+            self.pruned = accepted;
+            self.last_prune = Instant::now();
+            crate::fault::point("prune.done");
+        }
+        Ok(written && more)
+    }
+}
+
+/// Takes everything of ours out of a database file. Waits for writers for as long as SQLite does.
+pub fn remove_from(path: &Path) -> Result<()> {
+    let conn = connection::open(path)?;
+    let doing = || format!("removing capture from {}", path.display());
+    conn.execute_batch("BEGIN IMMEDIATE").doing(doing)?;
+    capture::remove(&conn).doing(doing)?;
+    conn.execute_batch("COMMIT").doing(doing)
+}

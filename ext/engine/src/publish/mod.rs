@@ -1,0 +1,452 @@
+//! Publishing: two threads a database, one that makes messages out of commits and one that sends them.
+//!
+//! The *builder* watches for commits, takes a snapshot, stores the message in the sidecar, enrols and prunes. The *sender*
+//! brings stored messages to the channel and records how far they have come. They share the sidecar and nothing else, so a
+//! channel that hangs never keeps a commit from being captured.
+//!
+//! Invariants
+//! - I6. Order of a message's life: durable on the primary → stored with its cursor, durably → sent → recorded → pruned.
+//! - Group commit: while a message is on its way, commits gather for the next one.
+//! - I9. No network and no lock on the application's path; the one write transaction is short and only taken while no
+//!   connection of this process is in a call (`registry::quiet`).
+//!
+//! Not here: what a message says (`sqlite::snapshot`), how it travels (`channel`).
+
+mod builder;
+mod sender;
+
+pub use builder::remove_from;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use logos_log::entry::SignedTx;
+use logos_log::ids::{ChannelId, MsgId, Position};
+use serde::Deserialize;
+
+use crate::channel::logos::WriteOptions;
+use crate::channel::{Author, Store, Url};
+use crate::entry::State;
+use crate::error::{Error, Kind, Result};
+use crate::registry;
+use crate::sqlite::apply::{self, Role};
+use crate::sqlite::hooks::Signal;
+use crate::sqlite::sidecar::{Backlog, MessageRow, Sidecar};
+use crate::sqlite::{capture, connection};
+
+/// How long a publisher that was told to end is waited for before another takes over. Its threads look at every step.
+const HANDOVER: Duration = Duration::from_secs(10);
+
+/// Options of `logos_publish`, one JSON object.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Options {
+    /// `"wal"` (the default) switches to WAL; `"keep"` leaves the journal mode, and then the application's commits may
+    /// find the database BUSY while a snapshot is read.
+    #[serde(default)]
+    pub journal: Journal,
+    /// Least time from one message to the next, in milliseconds; commits gather meanwhile.
+    pub batch_ms: Option<u64>,
+    /// The database was moved here together with its sidecar, and the original is gone.
+    #[serde(default)]
+    pub moved: bool,
+    /// What only a Logos node needs; a folder ignores it.
+    #[serde(flatten)]
+    pub node: WriteOptions,
+}
+
+/// What to do about the journal mode.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Journal {
+    /// Switch to WAL.
+    #[default]
+    Wal,
+    /// Leave it as it is.
+    Keep,
+}
+
+/// Milliseconds since 1970.
+pub fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64)
+}
+
+/// One database being published by this process.
+pub struct Publisher {
+    path: PathBuf,
+    url: Url,
+    channel: ChannelId,
+    options: Options,
+    signal: Arc<Signal>,
+    sidecar: Mutex<Sidecar>,
+    state: Mutex<Progress>,
+    /// Notified when `state` changed.
+    changed: Condvar,
+    stop: AtomicBool,
+    retired: AtomicBool,
+    /// Tickets given to those who want everything committed so far in a message.
+    tickets: AtomicU64,
+    /// Notified when the sender has work.
+    work: Condvar,
+}
+
+/// What the threads have achieved; also what the status shows.
+#[derive(Debug, Clone, Default)]
+struct Progress {
+    /// Highest ticket whose commits are in stored messages.
+    covered: u64,
+    /// Highest ticket given before the turn that failed last; whoever asks later gets a turn of his own.
+    failed: u64,
+    /// The last stored message.
+    stored: Option<Position>,
+    /// The last message on the channel.
+    accepted: Option<Position>,
+    /// Log cursor of the last message on the channel: what may be pruned.
+    accepted_cursor: i64,
+    /// The last final message.
+    finalized: Option<Position>,
+    backlog: Backlog,
+    messages: i64,
+    bytes: i64,
+    builder: Option<Error>,
+    sender: Option<Error>,
+    warnings: Vec<String>,
+    /// How long the channel takes for an entry.
+    pace: Option<Duration>,
+    requests: u64,
+    builder_done: bool,
+    sender_done: bool,
+}
+
+/// What `logos_status` shows of a publisher.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// Full URL of the channel.
+    pub url: String,
+    /// The database.
+    pub path: PathBuf,
+    /// One word.
+    pub state: &'static str,
+    /// The last stored message.
+    pub position: Position,
+    /// The last message on the channel.
+    pub accepted: Position,
+    /// What is not on the channel yet.
+    pub backlog: Backlog,
+    /// Messages in all.
+    pub messages: i64,
+    /// Payload bytes in all.
+    pub bytes: i64,
+    /// What is wrong, if anything.
+    pub error: Option<Error>,
+    /// What is not replicated, or only by polling.
+    pub warnings: Vec<String>,
+    /// The last message that is on the channel for good.
+    pub finalized: Position,
+    /// Requests made to a node.
+    pub requests: u64,
+}
+
+impl Publisher {
+    /// Puts the database under capture and starts publishing it; for one that is published already, nothing but a check
+    /// that the channel is the same. The caller has no transaction open.
+    pub fn start(path: &Path, url: &Url, options: Options) -> Result<Arc<Self>> {
+        if let Some(publisher) = registry::publisher(path) {
+            return publisher.check_same(url).map(|()| publisher);
+        }
+        // The one before may still be at its farewell, with the sidecar in its hands. What it has not sent, we send.
+        if let Some(before) = registry::retired_publisher(path) {
+            before.stop(HANDOVER);
+        }
+        prepare(path, &options)?;
+        let sidecar = match Sidecar::open(path) {
+            // Two threads may both have come here; the one that lost finds the winner's publisher.
+            Err(e) => return registry::publisher(path).ok_or(e),
+            Ok(sidecar) => sidecar,
+        };
+        sidecar.check_home(path, options.moved)?;
+        let channel = sidecar.channel();
+        if let Some(wanted) = url.channel.filter(|&id| id != channel) {
+            return Err(Error::fix(
+                format!("{} publishes on channel {channel}, not on {wanted}", path.display()),
+                "nothing was changed; leave the id out, or use the database and sidecar that belong to that channel",
+            ));
+        }
+        let url = Url { channel: Some(channel), ..url.clone() };
+        check_transport(&sidecar, &url)?;
+        sidecar.set_transport(&url.transport.to_string())?;
+        let conn = connection::open(path)?;
+        conn.execute_batch("BEGIN IMMEDIATE").map_err(|e| busy(path, &e))?;
+        capture::enrol(&conn)?;
+        conn.execute_batch("COMMIT").map_err(|e| busy(path, &e))?;
+        drop(conn);
+        let publisher = Arc::new(Self {
+            path: path.to_path_buf(),
+            channel,
+            url,
+            options,
+            signal: registry::signal(path),
+            state: Mutex::new(Progress::default()),
+            changed: Condvar::new(),
+            stop: AtomicBool::new(false),
+            retired: AtomicBool::new(false),
+            tickets: AtomicU64::new(1),
+            work: Condvar::new(),
+            sidecar: Mutex::new(sidecar),
+        });
+        publisher.refresh()?;
+        let publisher = registry::add_publisher(path, publisher);
+        builder::spawn(publisher.clone())?;
+        sender::spawn(publisher.clone())?;
+        Ok(publisher)
+    }
+
+    fn check_same(&self, url: &Url) -> Result<()> {
+        if url.transport == self.url.transport && url.channel.is_none_or(|id| id == self.channel) {
+            return Ok(());
+        }
+        Err(Error::fix(
+            format!("{} is being published to {} already", self.path.display(), self.url),
+            "nothing was changed; SELECT logos_stop() first if you mean to change the channel",
+        ))
+    }
+
+    /// Full URL of the channel.
+    pub fn url(&self) -> String {
+        self.url.to_string()
+    }
+
+    /// Path of the database.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn state(&self) -> MutexGuard<'_, Progress> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn sidecar(&self) -> MutexGuard<'_, Sidecar> {
+        self.sidecar.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the progress and tells everybody who waits for it.
+    fn update(&self, change: impl FnOnce(&mut Progress)) {
+        change(&mut self.state());
+        self.changed.notify_all();
+        self.work.notify_all();
+    }
+
+    /// Reads positions and backlog out of the sidecar.
+    fn refresh(&self) -> Result<()> {
+        let sidecar = self.sidecar();
+        let stored = sidecar.reached(State::Pending)?.0;
+        let (accepted, accepted_cursor) = sidecar.reached(State::Included)?;
+        let finalized = sidecar.reached(State::Final)?.0;
+        let (backlog, (messages, bytes)) = (sidecar.backlog()?, sidecar.totals()?);
+        // Still under the sidecar's lock: the other thread's newer reading must not be overwritten by this one.
+        self.update(|p| {
+            p.stored = Some(stored);
+            p.accepted = Some(accepted);
+            p.accepted_cursor = accepted_cursor;
+            p.finalized = Some(finalized);
+            (p.backlog, p.messages, p.bytes) = (backlog, messages, bytes);
+        });
+        drop(sidecar);
+        Ok(())
+    }
+
+    /// Messages on their way at a time before commits gather.
+    fn in_flight(&self) -> i64 {
+        self.url.in_flight(&self.options.node) as i64
+    }
+
+    /// Whom the sender writes for.
+    fn author(&self) -> Result<Author> {
+        let sidecar = self.sidecar();
+        Ok(Author { key: sidecar.key().clone(), memo: sidecar.memo()? })
+    }
+
+    fn stopping(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+
+    /// Asks both threads to end. Returns once they have, or after `patience`: what is not sent waits in the sidecar.
+    pub fn stop(&self, patience: Duration) {
+        self.stop.store(true, Ordering::Release);
+        self.signal.wake();
+        self.work.notify_all();
+        let deadline = Instant::now() + patience;
+        let _ = self.wait_until(deadline, |p| (p.builder_done && p.sender_done).then_some(Ok(())));
+    }
+
+    /// The last connection of the application has gone: finish what can be finished, then end.
+    pub fn retire(&self) {
+        self.retired.store(true, Ordering::Release);
+        self.signal.wake();
+        self.work.notify_all();
+    }
+
+    /// Waits until `done` says something about the progress, or the deadline: then `None`.
+    fn wait_until<T>(
+        &self,
+        deadline: Instant,
+        mut done: impl FnMut(&Progress) -> Option<Result<T>>,
+    ) -> Option<Result<T>> {
+        let mut state = self.state();
+        loop {
+            if let Some(result) = done(&state) {
+                return Some(result);
+            }
+            let left = deadline.checked_duration_since(Instant::now())?;
+            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// The position that covers everything committed before the call. Local: it does not wait for the channel.
+    pub fn position(&self, patience: Duration) -> Result<Position> {
+        let ticket = self.tickets.fetch_add(1, Ordering::AcqRel) + 1;
+        self.signal.wake();
+        let covered = self.wait_until(Instant::now() + patience, |p| {
+            if p.covered >= ticket {
+                return Some(Ok(p.stored.unwrap_or(Position::START)));
+            }
+            let tried = p.failed >= ticket || p.builder_done;
+            let failed = p.builder.as_ref().filter(|e| e.kind != Kind::Retry && tried);
+            failed.cloned().or_else(|| p.builder_done.then(|| stopped(&self.path))).map(Err)
+        });
+        covered.unwrap_or_else(|| {
+            let why =
+                self.state().builder.as_ref().map_or_else(|| "it is still reading".to_string(), |e| e.message.clone());
+            Err(Error::retry(
+                format!(
+                    "not everything committed to {} is in a message after {} s: {why}",
+                    self.path.display(),
+                    patience.as_secs()
+                ),
+                "nothing was lost; it goes on in the background, ask again or see logos_status",
+            ))
+        })
+    }
+
+    /// Waits until everything committed before the call is on the channel.
+    pub fn flush(&self, patience: Duration) -> Result<Position> {
+        let deadline = Instant::now() + patience;
+        let target = self.position(patience)?;
+        let accepted = self.wait_until(deadline, |p| {
+            if p.accepted.is_some_and(|a| a.seq >= target.seq) {
+                return Some(Ok(target));
+            }
+            let failed = p.sender.as_ref().filter(|e| e.kind != Kind::Retry);
+            failed.cloned().or_else(|| p.sender_done.then(|| stopped(&self.path))).map(Err)
+        });
+        accepted.unwrap_or_else(|| {
+            let state = self.state().clone();
+            let why = state.sender.as_ref().map_or_else(String::new, |e| format!(": {}", e.message));
+            Err(Error::retry(
+                format!(
+                    "{} messages are not on the channel {} after {} s{why}",
+                    state.backlog.messages,
+                    self.url,
+                    patience.as_secs()
+                ),
+                "nothing was lost; they wait in the sidecar and are sent as soon as that is possible, see logos_status",
+            ))
+        })
+    }
+
+    /// Messages for `logos_log`.
+    pub fn messages(&self) -> Result<Vec<MessageRow>> {
+        self.sidecar().messages()
+    }
+
+    /// What `logos_status` shows.
+    pub fn report(&self) -> Report {
+        let p = self.state().clone();
+        let error = p.builder.clone().or_else(|| p.sender.clone());
+        let state = match &error {
+            Some(e) if e.kind != Kind::Retry => "refused",
+            _ if p.builder_done || p.sender_done => "stopped",
+            Some(_) => "offline",
+            None if p.backlog.messages > 0 => "sending",
+            None => "healthy",
+        };
+        let mut warnings = p.warnings;
+        let displaced = self.signal.displaced.load(Ordering::Relaxed);
+        if displaced > 0 {
+            warnings.push(format!(
+                "on {displaced} connections logos was loaded after the application had set a hook of its own, which was replaced: \
+                 load logos first"
+            ));
+        }
+        Report {
+            url: self.url(),
+            path: self.path.clone(),
+            state,
+            position: p.stored.unwrap_or(Position::START),
+            accepted: p.accepted.unwrap_or(Position::START),
+            backlog: p.backlog,
+            messages: p.messages,
+            bytes: p.bytes,
+            error,
+            warnings,
+            finalized: p.finalized.unwrap_or(Position::START),
+            requests: p.requests,
+        }
+    }
+}
+
+/// The sidecar is only held while something is read out of it, never while the network is asked.
+impl Store for Publisher {
+    fn entry(&self, index: u64) -> Result<SignedTx> {
+        self.sidecar().entry(index)
+    }
+
+    fn index_of(&self, id: &MsgId) -> Result<Option<u64>> {
+        self.sidecar().index_of(id)
+    }
+}
+
+fn stopped(path: &Path) -> Error {
+    Error::fix(
+        format!("publishing of {} was stopped", path.display()),
+        "nothing was lost, and commits are captured all the same; SELECT logos_publish(…) resumes it",
+    )
+}
+
+fn busy(path: &Path, e: &rusqlite::Error) -> Error {
+    Error::retry(
+        format!("{} cannot be put under capture now: {e}", path.display()),
+        "nothing was changed; end the transaction that holds the database, then try again",
+    )
+}
+
+/// Checks what the database is and brings its journal mode about.
+fn prepare(path: &Path, options: &Options) -> Result<()> {
+    let conn = connection::open(path)?;
+    if let role @ Role::Replica(_) = apply::role(&conn)? {
+        return Err(Error::fix(
+            format!("{} {}", path.display(), apply::describe(&role).unwrap_or_default()),
+            "nothing was changed; a replica cannot be published: publish its primary, or SELECT logos_remove() to make \
+             this file an ordinary database first",
+        ));
+    }
+    match options.journal {
+        Journal::Keep => Ok(()),
+        Journal::Wal => connection::switch_to_wal(&conn, path),
+    }
+}
+
+/// A database goes on where it was: another folder would begin in the middle.
+fn check_transport(sidecar: &Sidecar, url: &Url) -> Result<()> {
+    let now = url.transport.to_string();
+    match sidecar.transport()? {
+        Some(before) if !url.continues(&before) && sidecar.published()?.position != Position::START => Err(Error::fix(
+            format!("this database is published to {before}, and {now} does not have what was sent there"),
+            "nothing was changed; publish to the former channel, or copy its folder and give the copy's path after \
+             SELECT logos_remove() — that starts a new channel",
+        )),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,191 @@
+//! What this process has open: connections that loaded the extension, and one publisher or follower a database.
+//!
+//! Invariants
+//! - A connection is here from its loading to its closing: SQLite calls `forget` from within sqlite3_close, and that
+//!   waits for the registry lock. Whoever holds the lock may therefore touch the connections listed.
+//! - Our own connections are never listed.
+//! - After a fork the child has none of the threads; what it inherited is dropped without a word to them.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
+
+use crate::publish::Publisher;
+use crate::replica::Follower;
+use crate::sqlite::api::{Host, HostLock, TryLock};
+use crate::sqlite::hooks::Signal;
+
+#[derive(Default)]
+struct Registry {
+    connections: HashMap<usize, Listed>,
+    signals: HashMap<PathBuf, Arc<Signal>>,
+    publishers: HashMap<PathBuf, Arc<Publisher>>,
+    /// Publishers that were told to end; while they live they hold the sidecar.
+    retired: HashMap<PathBuf, Weak<Publisher>>,
+    followers: HashMap<PathBuf, Arc<Follower>>,
+    process: u32,
+}
+
+struct Listed {
+    host: Host,
+    path: Option<PathBuf>,
+    /// Calls of ours, outside any transaction, that its thread is waiting in.
+    waiting: u32,
+}
+
+static REGISTRY: LazyLock<Mutex<Registry>> = LazyLock::new(Mutex::default);
+
+fn registry() -> MutexGuard<'static, Registry> {
+    let mut registry = REGISTRY.lock().unwrap_or_else(PoisonError::into_inner);
+    let process = std::process::id();
+    if registry.process != process {
+        if registry.process != 0 {
+            // The threads stayed in the parent; dropping their handles here would join or signal what is not there.
+            registry.publishers.drain().for_each(|(_, p)| std::mem::forget(p));
+            registry.followers.drain().for_each(|(_, f)| std::mem::forget(f));
+            registry.retired.clear();
+        }
+        registry.process = process;
+    }
+    registry
+}
+
+/// The signal of a database: shared by the hooks of all its connections and its publisher.
+pub fn signal(path: &Path) -> Arc<Signal> {
+    registry().signals.entry(path.to_path_buf()).or_default().clone()
+}
+
+/// Whether the connection is listed already: loading twice is harmless.
+pub fn knows(host: Host) -> bool {
+    registry().connections.contains_key(&(host.as_ptr() as usize))
+}
+
+/// Lists a connection.
+pub fn remember(host: Host, path: Option<PathBuf>) {
+    registry().connections.insert(host.as_ptr() as usize, Listed { host, path, waiting: 0 });
+}
+
+/// A connection closes. When it was the last of its database in this process, publisher and follower finish what they
+/// have begun and end by themselves; nobody waits for them here.
+pub fn forget(host: Host) {
+    let mut registry = registry();
+    let listed = registry.connections.remove(&(host.as_ptr() as usize));
+    let Some(path) = listed.and_then(|l| l.path) else { return };
+    if registry.connections.values().any(|l| l.path.as_ref() == Some(&path)) {
+        return;
+    }
+    let publisher = registry.publishers.remove(&path);
+    let follower = registry.followers.remove(&path);
+    registry.signals.remove(&path);
+    registry.retired.retain(|_, retired| retired.strong_count() > 0);
+    registry.retired.extend(publisher.iter().map(|p| (path.clone(), Arc::downgrade(p))));
+    drop(registry);
+    publisher.iter().for_each(|p| p.retire());
+    follower.iter().for_each(|f| f.retire());
+}
+
+/// The mutexes of all connections of this process to a database, held, with no transaction open on any of them: for as
+/// long as this lives, a short write transaction of ours makes none of them BUSY.
+pub struct Quiet {
+    _locks: Vec<HostLock>,
+    registry: MutexGuard<'static, Registry>,
+    /// Whether some connection has no mutex, so that nothing keeps it from writing meanwhile.
+    pub unsure: bool,
+}
+
+impl Quiet {
+    /// Whether no connection is in a transaction. For one without a mutex that is a glance, and may be over at once.
+    pub fn still(&self, path: &Path) -> bool {
+        self.registry.connections.values().filter(|l| l.path.as_deref() == Some(path)).all(|l| l.host.autocommit())
+    }
+}
+
+/// Takes them if nobody is busy right now; never waits.
+pub fn quiet(path: &Path) -> Option<Quiet> {
+    let registry = registry();
+    let mut locks = Vec::new();
+    let mut unsure = false;
+    for listed in registry.connections.values().filter(|l| l.path.as_deref() == Some(path) && l.waiting == 0) {
+        let host = listed.host;
+        match host.try_lock() {
+            TryLock::Busy => return None,
+            TryLock::NoMutex => unsure = true,
+            TryLock::Held(lock) => {
+                if !host.autocommit() || host.writing() {
+                    return None;
+                }
+                locks.push(lock);
+            }
+        }
+    }
+    let quiet = Quiet { _locks: locks, registry, unsure };
+    quiet.still(path).then_some(quiet)
+}
+
+/// A connection whose thread waits in a call of ours, outside any transaction: it counts as quiet, though its mutex is
+/// taken. It cannot go on while somebody holds a `Quiet`, since leaving needs the registry lock.
+pub struct Waiting(Host);
+
+impl Waiting {
+    /// Marks the connection, if it has no transaction open.
+    pub fn new(host: Host) -> Option<Self> {
+        if !host.autocommit() || host.writing() {
+            return None;
+        }
+        registry().connections.get_mut(&(host.as_ptr() as usize))?.waiting += 1;
+        Some(Self(host))
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if let Some(listed) = registry().connections.get_mut(&(self.0.as_ptr() as usize)) {
+            listed.waiting -= 1;
+        }
+    }
+}
+
+/// The publisher of a database.
+pub fn publisher(path: &Path) -> Option<Arc<Publisher>> {
+    registry().publishers.get(path).cloned()
+}
+
+/// Lists a publisher, unless another call was quicker: then that one is returned.
+pub fn add_publisher(path: &Path, publisher: Arc<Publisher>) -> Arc<Publisher> {
+    registry().publishers.entry(path.to_path_buf()).or_insert(publisher).clone()
+}
+
+/// A publisher of the database that was told to end and has not ended yet.
+pub fn retired_publisher(path: &Path) -> Option<Arc<Publisher>> {
+    registry().retired.remove(path)?.upgrade()
+}
+
+/// Takes a publisher off the list.
+pub fn remove_publisher(path: &Path) -> Option<Arc<Publisher>> {
+    registry().publishers.remove(path)
+}
+
+/// All publishers.
+pub fn publishers() -> Vec<Arc<Publisher>> {
+    registry().publishers.values().cloned().collect()
+}
+
+/// The follower of a database.
+pub fn follower(path: &Path) -> Option<Arc<Follower>> {
+    registry().followers.get(path).cloned()
+}
+
+/// Lists a follower, unless another call was quicker: then that one is returned.
+pub fn add_follower(path: &Path, follower: Arc<Follower>) -> Arc<Follower> {
+    registry().followers.entry(path.to_path_buf()).or_insert(follower).clone()
+}
+
+/// Takes a follower off the list.
+pub fn remove_follower(path: &Path) -> Option<Arc<Follower>> {
+    registry().followers.remove(path)
+}
+
+/// All followers.
+pub fn followers() -> Vec<Arc<Follower>> {
+    registry().followers.values().cloned().collect()
+}

@@ -1,0 +1,240 @@
+//! Following: a background thread that keeps a replica up to date, and what is known of every replica of this process.
+//!
+//! Invariants
+//! - An error stops nothing that can go on by itself: it is shown, and tried again; only disagreement ends the thread.
+//! - The thread has connections of its own and touches nothing of the application's.
+
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use logos_log::ids::Position;
+
+use super::{Options, Puller};
+use crate::channel::Url;
+use crate::error::{Doing, Error, Kind, Result};
+
+/// How long to wait for the channel to say something before looking by oneself.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Pause after an error, growing to the second.
+const PAUSE_FIRST: Duration = Duration::from_millis(100);
+const PAUSE_LAST: Duration = Duration::from_secs(10);
+
+/// One replica of this process.
+pub struct Follower {
+    path: PathBuf,
+    url: Url,
+    options: Options,
+    state: Mutex<State>,
+    changed: Condvar,
+    stop: AtomicBool,
+}
+
+#[derive(Debug, Clone, Default)]
+struct State {
+    position: Option<Position>,
+    bookmark: String,
+    requests: u64,
+    following: bool,
+    messages: i64,
+    bytes: i64,
+    error: Option<Error>,
+}
+
+/// What `logos_status` shows of a replica.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// Full URL of the channel.
+    pub url: Url,
+    /// The database.
+    pub path: PathBuf,
+    /// One word.
+    pub state: &'static str,
+    /// The last message applied.
+    pub position: Position,
+    /// Entries that lie ahead on the channel and their bytes, as far as known.
+    pub ahead: Option<(u64, u64)>,
+    /// Messages applied by this process.
+    pub messages: i64,
+    /// Their payload bytes.
+    pub bytes: i64,
+    /// What is wrong, if anything.
+    pub error: Option<Error>,
+    /// Requests made to a node.
+    pub requests: u64,
+}
+
+impl Follower {
+    /// Whether it is a replica of that channel.
+    pub fn is_for(&self, url: &Url, options: &Options) -> bool {
+        self.url == *url && self.options.node == options.node
+    }
+
+    /// A replica that was attached; its thread is not started.
+    pub fn new(path: &Path, url: &Url, options: &Options) -> Arc<Self> {
+        Arc::new(Self {
+            path: path.to_path_buf(),
+            url: url.clone(),
+            options: options.clone(),
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            stop: AtomicBool::new(false),
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn update(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.state());
+        self.changed.notify_all();
+    }
+
+    /// Path of the database.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Notes what a pull achieved or met.
+    pub fn note(&self, puller: Option<&Puller>, outcome: &Result<Option<super::Applied>>) {
+        self.update(|s| {
+            if let Some(puller) = puller {
+                s.position = Some(puller.position());
+                s.bookmark = puller.bookmark().to_string();
+                s.requests = puller.requests();
+            }
+            match outcome {
+                Ok(applied) => {
+                    s.error = None;
+                    s.messages += i64::from(applied.is_some());
+                    s.bytes += applied.as_ref().map_or(0, |a| a.bytes as i64);
+                }
+                Err(e) => s.error = Some(e.clone()),
+            }
+        });
+    }
+
+    /// Starts the thread unless it runs.
+    pub fn follow(self: &Arc<Self>) -> Result<()> {
+        if std::mem::replace(&mut self.state().following, true) {
+            return Ok(());
+        }
+        let follower = self.clone();
+        let run = move || {
+            if catch_unwind(AssertUnwindSafe(|| follower.run())).is_err() {
+                follower.update(|s| s.error = Some(Error::bug("the follower thread panicked")));
+            }
+            follower.update(|s| s.following = false);
+        };
+        std::thread::Builder::new()
+            .name("logos-follower".into())
+            .spawn(run)
+            .doing(|| "starting a thread".into())
+            .map(drop)
+    }
+
+    fn run(&self) {
+        let mut puller: Option<Puller> = None;
+        let mut pause = PAUSE_FIRST;
+        while !self.stop.load(Ordering::Acquire) {
+            let outcome = self.turn(&mut puller);
+            self.note(puller.as_ref(), &outcome);
+            match (outcome, &mut puller) {
+                (Ok(Some(_)), _) => pause = PAUSE_FIRST,
+                (Ok(None), Some(puller)) => {
+                    pause = PAUSE_FIRST;
+                    puller.wait(LOOK);
+                }
+                (Ok(None), None) => {}
+                (Err(e), _) if matches!(e.kind, Kind::Resync | Kind::Bug) => return,
+                (Err(_), _) => {
+                    self.rest(pause);
+                    pause = (pause * 2).min(PAUSE_LAST);
+                }
+            }
+        }
+    }
+
+    fn turn(&self, puller: &mut Option<Puller>) -> Result<Option<super::Applied>> {
+        match puller {
+            Some(puller) => puller.pull(),
+            None => puller.insert(Puller::open(&self.path, &self.url, &self.options)?).pull(),
+        }
+    }
+
+    /// Sleeps, but not through a stop.
+    fn rest(&self, pause: Duration) {
+        let state = self.state();
+        let stopped = |_: &mut State| !self.stop.load(Ordering::Acquire);
+        drop(self.changed.wait_timeout_while(state, pause, stopped).unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Asks the thread to end. Returns once it has, or after `patience`.
+    pub fn stop(&self, patience: Duration) {
+        self.retire();
+        let state = self.state();
+        drop(self.changed.wait_timeout_while(state, patience, |s| s.following).unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Asks the thread to end.
+    pub fn retire(&self) {
+        self.stop.store(true, Ordering::Release);
+        self.changed.notify_all();
+    }
+
+    /// Waits until the thread has reached a position. `false`: not in that time. `None`: there is no thread.
+    pub fn wait_for(&self, position: Position, patience: Duration) -> Option<Result<bool>> {
+        let deadline = Instant::now() + patience;
+        let mut state = self.state();
+        loop {
+            if let Some(reached) = reached(state.position.unwrap_or(Position::START), position) {
+                return Some(reached);
+            }
+            if !state.following {
+                return None;
+            }
+            let Some(left) = deadline.checked_duration_since(Instant::now()) else { return Some(Ok(false)) };
+            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// What `logos_status` shows.
+    pub fn report(&self) -> Report {
+        let s = self.state().clone();
+        let state = match &s.error {
+            Some(e) if e.kind == Kind::Retry => "offline",
+            Some(_) => "refused",
+            None if s.following => "following",
+            None => "attached",
+        };
+        Report {
+            ahead: self.url.ahead(&s.bookmark),
+            requests: s.requests,
+            url: self.url.clone(),
+            path: self.path.clone(),
+            state,
+            position: s.position.unwrap_or(Position::START),
+            messages: s.messages,
+            bytes: s.bytes,
+            error: s.error,
+        }
+    }
+}
+
+/// Whether `now` has reached `wanted`; `None`: not yet.
+pub fn reached(now: Position, wanted: Position) -> Option<Result<bool>> {
+    if now.seq < wanted.seq {
+        return None;
+    }
+    if now.seq == wanted.seq && now.digest != wanted.digest {
+        return Some(Err(Error::resync(
+            format!("this replica stands at {now}, which is not {wanted}: the two are of different histories"),
+            "nothing was changed; check that both databases belong to the same channel",
+        )));
+    }
+    Some(Ok(true))
+}

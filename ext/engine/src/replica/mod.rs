@@ -1,0 +1,263 @@
+//! The replica: pulls entries from a channel, checks them, joins them to messages and applies those.
+//!
+//! Invariants
+//! - Nothing is applied that is not proven: every entry passes the chain rule, every message the digest chain.
+//! - A message is applied when it is whole, in order, once; the position moves with it (`sqlite::apply`).
+//! - Memory is bounded: a large message is joined in a temporary file.
+//!
+//! Not here: transports (`channel`), rows (`sqlite::apply`).
+
+mod follow;
+
+use std::io::{BufReader, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use logos_log::chain::{Chain, Link};
+use logos_log::ids::{ChannelId, Digest, Position};
+use rusqlite::Connection;
+use serde::Deserialize;
+use tempfile::SpooledTempFile;
+
+use crate::channel::logos::ReadOptions;
+use crate::channel::{Fetched, Reader, Url};
+use crate::error::{Doing, Error, Result};
+use crate::sqlite::apply::{self, Message, Role, Standing};
+use crate::sqlite::connection;
+
+pub use follow::{reached, Follower, Report};
+
+/// Options of `attach_replica`, one JSON object.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Options {
+    /// Keep pulling in the background.
+    #[serde(default)]
+    pub follow: bool,
+    /// What only a Logos node needs; a folder ignores it.
+    #[serde(flatten)]
+    pub node: ReadOptions,
+}
+
+/// A message stays in memory up to this size.
+const SPOOL_BYTES: usize = 8 * 1024 * 1024;
+
+/// One message applied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Applied {
+    /// Where the replica stands after it.
+    pub position: Position,
+    /// What it was.
+    pub kind: &'static str,
+    /// Table sections in it.
+    pub tables: u64,
+    /// Keys in it.
+    pub changes: u64,
+    /// Payload bytes.
+    pub bytes: u64,
+}
+
+/// Pulls one channel into one database.
+pub struct Puller {
+    path: PathBuf,
+    url: Url,
+    channel: ChannelId,
+    conn: Connection,
+    reader: Box<dyn Reader>,
+    /// What is applied.
+    standing: Standing,
+    /// What is read: `standing`'s chain and the entries of the message being joined.
+    chain: Chain,
+    bookmark: String,
+    fetched: std::vec::IntoIter<Fetched>,
+    joined: Joined,
+}
+
+/// Pieces of the message that is being joined.
+struct Joined {
+    pieces: SpooledTempFile,
+    hasher: blake3::Hasher,
+    bytes: u64,
+}
+
+impl Joined {
+    fn new() -> Self {
+        Self { pieces: SpooledTempFile::new(SPOOL_BYTES), hasher: blake3::Hasher::new(), bytes: 0 }
+    }
+
+    fn add(&mut self, piece: &[u8]) -> std::io::Result<()> {
+        self.pieces.write_all(piece)?;
+        self.hasher.update(piece);
+        self.bytes += piece.len() as u64;
+        Ok(())
+    }
+}
+
+impl Puller {
+    /// Opens the database as a replica of the channel; it must be empty or already that.
+    pub fn open(path: &Path, url: &Url, options: &Options) -> Result<Self> {
+        let channel = url.resolve()?;
+        let conn = connection::open(path)?;
+        let full = Url { channel: Some(channel), ..url.clone() };
+        let standing = match apply::role(&conn)? {
+            Role::Empty => Standing::start(channel, &full.to_string()),
+            Role::Replica(standing) if standing.chain.channel == channel => *standing,
+            other => {
+                return Err(Error::fix(
+                    format!(
+                        "{} {}; it cannot become a replica of channel {channel}",
+                        path.display(),
+                        apply::describe(&other).unwrap_or_default()
+                    ),
+                    "nothing was changed; attach to a new file instead",
+                ))
+            }
+        };
+        if connection::journal_mode(&conn).doing(|| format!("opening {}", path.display()))? != "wal" {
+            connection::switch_to_wal(&conn, path)?;
+        }
+        let mut puller = Self {
+            path: path.to_path_buf(),
+            reader: full.reader(channel, &options.node),
+            url: full,
+            channel,
+            conn,
+            chain: standing.chain.clone(),
+            bookmark: standing.bookmark.clone(),
+            standing,
+            fetched: Vec::new().into_iter(),
+            joined: Joined::new(),
+        };
+        puller.standing.url = puller.url.to_string();
+        Ok(puller)
+    }
+
+    /// The database.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The channel, in full.
+    pub fn url(&self) -> &Url {
+        &self.url
+    }
+
+    /// Where reading goes on.
+    pub fn bookmark(&self) -> &str {
+        &self.standing.bookmark
+    }
+
+    /// The last message applied.
+    pub fn position(&self) -> Position {
+        self.standing.position
+    }
+
+    /// Requests made to a node so far.
+    pub fn requests(&self) -> u64 {
+        self.reader.requests()
+    }
+
+    /// Waits until something may have come.
+    pub fn wait(&mut self, timeout: std::time::Duration) {
+        self.reader.wait(timeout);
+    }
+
+    /// Pulls until one message is applied; `None` when the channel has no more at this moment.
+    pub fn pull(&mut self) -> Result<Option<Applied>> {
+        self.catch_up_with_others()?;
+        loop {
+            let Some(fetched) = self.fetched.next() else {
+                self.fetched = self.reader.fetch(&self.bookmark)?.into_iter();
+                if self.fetched.len() == 0 {
+                    return Ok(None);
+                }
+                continue;
+            };
+            match self.take(&fetched) {
+                Ok(None) => {}
+                Ok(applied) => return Ok(applied),
+                Err(e) => {
+                    // Whatever was read ahead is read again: the fault may be mended by then.
+                    self.rewind();
+                    if !self.catch_up_with_others()? {
+                        return Err(e);
+                    }
+                }
+            }
+        }
+    }
+
+    fn rewind(&mut self) {
+        self.chain = self.standing.chain.clone();
+        self.bookmark = self.standing.bookmark.clone();
+        self.fetched = Vec::new().into_iter();
+        self.joined = Joined::new();
+    }
+
+    /// Another process or thread may have applied messages here: then go on from there. Returns whether it has.
+    fn catch_up_with_others(&mut self) -> Result<bool> {
+        let found = apply::position(&self.conn)?.filter(|found| found.position != self.standing.position);
+        let Some(found) = found else { return Ok(false) };
+        self.standing = Standing { url: self.url.to_string(), ..found };
+        self.rewind();
+        Ok(true)
+    }
+
+    /// Deals with the entries of one transaction; returns what was applied if a message ended in it.
+    fn take(&mut self, fetched: &Fetched) -> Result<Option<Applied>> {
+        let reading = || format!("reading {}", fetched.place);
+        let ours: Vec<Link<'_>> = fetched.tx.ops.iter().filter_map(|op| Link::of(op, self.channel)).collect();
+        if ours.is_empty() {
+            // A transport offered what it should not have.
+            return Err(Error::fix(
+                format!("{} holds no entry of channel {}", fetched.place, self.channel),
+                "nothing was applied and the position is kept; the channel was mixed with another: get a good copy of it",
+            ));
+        }
+        // A message may have ended in the middle of this transaction when it was read before.
+        let done = ours.iter().position(|link| link.id() == self.chain.tip).map_or(0, |last| last + 1);
+        for (n, link) in ours.iter().enumerate().skip(done) {
+            let seq = self.chain.seq;
+            let inscription = match link {
+                Link::Entry(inscription) => *inscription,
+                Link::Config(config) => {
+                    self.chain.accept_config(&fetched.tx, config).doing(reading)?;
+                    continue;
+                }
+            };
+            let part = self.chain.accept(&fetched.tx, inscription).doing(reading)?;
+            self.joined.add(part.piece).doing(|| format!("joining message {seq}"))?;
+            if part.last {
+                let whole = n + 1 == ours.len();
+                let bookmark = if whole { fetched.bookmark.clone() } else { self.bookmark.clone() };
+                let applied = self.apply(seq, bookmark)?;
+                if whole {
+                    self.bookmark.clone_from(&fetched.bookmark);
+                } else {
+                    self.rewind();
+                }
+                return Ok(Some(applied));
+            }
+        }
+        self.bookmark.clone_from(&fetched.bookmark);
+        Ok(None)
+    }
+
+    fn apply(&mut self, seq: u64, bookmark: String) -> Result<Applied> {
+        let doing = || format!("joining message {seq}");
+        let mut joined = std::mem::replace(&mut self.joined, Joined::new());
+        joined.pieces.seek(SeekFrom::Start(0)).doing(doing)?;
+        let position = Position { seq, digest: Digest(*joined.hasher.finalize().as_bytes()) };
+        let after = Standing { position, chain: self.chain.clone(), bookmark, url: self.standing.url.clone() };
+        let message =
+            Message { after: &after, previous: self.standing.position, payload: BufReader::new(joined.pieces) };
+        let (header, counts) = apply::apply(&mut self.conn, message)?;
+        self.standing = after;
+        Ok(Applied {
+            position,
+            kind: header.kind.word(),
+            tables: counts.tables,
+            changes: counts.keys,
+            bytes: joined.bytes,
+        })
+    }
+}

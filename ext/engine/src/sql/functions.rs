@@ -1,0 +1,264 @@
+//! The SQL functions, as one table: name, arity, what it does.
+
+use std::time::{Duration, Instant};
+
+use logos_log::ids::Position;
+use logos_log::part::FORMAT_VERSION;
+use rusqlite::functions::{Context, FunctionFlags};
+use rusqlite::types::{ToSqlOutput, Value};
+use rusqlite::Connection;
+use serde::de::DeserializeOwned;
+
+use super::{guarded, outside_transaction, path_of};
+use crate::channel::Url;
+use crate::error::{Doing, Error, Result};
+use crate::publish::{self, Publisher};
+use crate::registry;
+use crate::replica::{self, Puller};
+use crate::sqlite::api::{host_version, Host};
+use crate::sqlite::apply::{self, Role};
+use crate::sqlite::{capture, connection, sidecar};
+
+type Function = fn(&Context<'_>) -> Result<Value>;
+
+/// Name, number of arguments (-1: any), and the function.
+const FUNCTIONS: &[(&str, i32, Function)] = &[
+    ("logos_publish", 1, publish),
+    ("logos_publish", 2, publish),
+    ("logos_flush", 0, flush),
+    ("logos_flush", 1, flush),
+    ("logos_position", 0, position),
+    ("logos_wait", 2, wait),
+    ("logos_touch", -1, touch),
+    ("logos_stop", 0, stop),
+    ("logos_remove", 0, remove),
+    ("logos_version", 0, version),
+    #[cfg(feature = "sim")]
+    ("logos_faults", 0, faults),
+];
+
+/// How long to wait when the caller does not say.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+pub(super) fn register(conn: &Connection) -> rusqlite::Result<()> {
+    for &(name, arity, function) in FUNCTIONS {
+        conn.create_scalar_function(
+            name,
+            arity,
+            FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DIRECTONLY,
+            move |ctx| guarded(|| function(ctx)).map(ToSqlOutput::Owned),
+        )?;
+    }
+    Ok(())
+}
+
+fn host(ctx: &Context<'_>) -> Result<Host> {
+    // SAFETY: SQLite calls us on this connection, so it is open for the whole call; we keep neither.
+    unsafe { ctx.get_connection().map(|conn| Host::new(conn.handle())) }.doing(|| "finding the connection".into())
+}
+
+/// Runs something with the caller's own connection.
+fn with_connection<T>(ctx: &Context<'_>, run: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+    // SAFETY: SQLite calls us on this connection, so it is open for the whole call; no statement outlives it.
+    let conn = unsafe { ctx.get_connection() }.doing(|| "finding the connection".into())?;
+    run(&conn)
+}
+
+fn text(ctx: &Context<'_>, index: usize, what: &str) -> Result<String> {
+    ctx.get::<String>(index).map_err(|_| {
+        Error::fix(format!("{what} must be text"), "nothing was changed; see the README for an example of the call")
+    })
+}
+
+/// Seconds, as an argument.
+fn patience(ctx: &Context<'_>, index: usize) -> Result<Duration> {
+    if index >= ctx.len() {
+        return Ok(PATIENCE);
+    }
+    let seconds = ctx.get::<f64>(index).ok().or_else(|| ctx.get::<i64>(index).ok().map(|s| s as f64));
+    seconds.filter(|s| *s >= 0.0).and_then(|s| Duration::try_from_secs_f64(s.min(1e9)).ok()).ok_or_else(|| {
+        Error::fix(
+            "the time to wait must be a number of seconds, not negative",
+            "nothing was changed; give for example 10",
+        )
+    })
+}
+
+/// Options: one JSON object.
+pub(super) fn options<T: DeserializeOwned + Default>(json: Option<&str>) -> Result<T> {
+    let Some(json) = json else { return Ok(T::default()) };
+    serde_json::from_str(json).map_err(|e| {
+        Error::fix(
+            format!("the options {json:?} cannot be used: {e}"),
+            "nothing was changed; give one JSON object, see the README for its names",
+        )
+    })
+}
+
+fn publish(ctx: &Context<'_>) -> Result<Value> {
+    let host = host(ctx)?;
+    outside_transaction(host, "logos_publish")?;
+    let path = path_of(host)?;
+    let url = Url::parse(&text(ctx, 0, "the channel")?)?;
+    let json = if ctx.len() > 1 { Some(text(ctx, 1, "the options")?) } else { None };
+    let publisher = Publisher::start(&path, &url, options(json.as_deref())?)?;
+    Ok(Value::Text(publisher.url()))
+}
+
+/// The publisher of the caller's database.
+fn publisher(ctx: &Context<'_>) -> Result<std::sync::Arc<Publisher>> {
+    let path = path_of(host(ctx)?)?;
+    registry::publisher(&path).ok_or_else(|| {
+        Error::fix(
+            format!("{} is not being published by this process", path.display()),
+            "nothing was lost; SELECT logos_publish('dir:…') first (again after each start of the application)",
+        )
+    })
+}
+
+fn flush(ctx: &Context<'_>) -> Result<Value> {
+    outside_transaction(host(ctx)?, "logos_flush")?;
+    let publisher = publisher(ctx)?;
+    let _waiting = registry::Waiting::new(host(ctx)?);
+    let position = publisher.flush(patience(ctx, 0)?)?;
+    Ok(Value::Text(position.to_string()))
+}
+
+/// Role of the caller's database.
+fn role(ctx: &Context<'_>) -> Result<Role> {
+    with_connection(ctx, apply::role)
+}
+
+fn position(ctx: &Context<'_>) -> Result<Value> {
+    let position = match role(ctx)? {
+        Role::Replica(standing) => standing.position,
+        _ => {
+            let publisher = publisher(ctx)?;
+            let _waiting = registry::Waiting::new(host(ctx)?);
+            publisher.position(PATIENCE)?
+        }
+    };
+    Ok(Value::Text(position.to_string()))
+}
+
+fn wait(ctx: &Context<'_>) -> Result<Value> {
+    let wanted: Position =
+        text(ctx, 0, "the position")?.parse::<Position>().doing(|| "waiting for a position".into())?;
+    let patience = patience(ctx, 1)?;
+    let path = path_of(host(ctx)?)?;
+    let reached = match role(ctx)? {
+        Role::Replica(standing) => match replica::reached(standing.position, wanted) {
+            Some(reached) => reached?,
+            None => wait_for_replica(&path, &standing.url, wanted, patience)?,
+        },
+        _ => replica::reached(publisher(ctx)?.position(patience)?, wanted).unwrap_or(Ok(false))?,
+    };
+    Ok(Value::Integer(reached.into()))
+}
+
+fn wait_for_replica(path: &std::path::Path, url: &str, wanted: Position, patience: Duration) -> Result<bool> {
+    let deadline = Instant::now() + patience;
+    if let Some(reached) = registry::follower(path).and_then(|f| f.wait_for(wanted, patience)) {
+        return reached;
+    }
+    // Nobody follows: pull here.
+    let mut puller = Puller::open(path, &Url::parse(url)?, &replica::Options::default())?;
+    loop {
+        if let Some(reached) = replica::reached(puller.position(), wanted) {
+            return reached;
+        }
+        if puller.pull()?.is_none() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(false);
+            }
+            puller.wait(left);
+        }
+    }
+}
+
+fn touch(ctx: &Context<'_>) -> Result<Value> {
+    if ctx.len() < 2 {
+        return Err(Error::fix(
+            "logos_touch needs a table and the values of its key",
+            "nothing was logged; for example SELECT logos_touch('item', 1)",
+        ));
+    }
+    let table = text(ctx, 0, "the table")?;
+    let key = (1..ctx.len())
+        .map(|i| ctx.get::<Value>(i))
+        .collect::<rusqlite::Result<Vec<_>>>()
+        .doing(|| "reading the key".into())?;
+    with_connection(ctx, |conn| {
+        if apply::role(conn)? != Role::Primary {
+            return Err(Error::fix(
+                "this database is not under capture",
+                "nothing was logged; SELECT logos_publish('dir:…') first",
+            ));
+        }
+        capture::touch(conn, &table, &key)
+    })?;
+    Ok(Value::Null)
+}
+
+/// Ends whatever this process runs for the database. Returns what that was.
+fn stop_all(path: &std::path::Path) -> Vec<&'static str> {
+    let mut stopped = Vec::new();
+    if let Some(publisher) = registry::remove_publisher(path) {
+        publisher.stop(PATIENCE);
+        stopped.push("publisher");
+    }
+    if let Some(follower) = registry::remove_follower(path) {
+        follower.stop(PATIENCE);
+        stopped.push("follower");
+    }
+    stopped
+}
+
+fn stop(ctx: &Context<'_>) -> Result<Value> {
+    let path = path_of(host(ctx)?)?;
+    let stopped = stop_all(&path);
+    Ok(Value::Text(if stopped.is_empty() {
+        "nothing to stop".into()
+    } else {
+        format!("stopped: {}", stopped.join(", "))
+    }))
+}
+
+fn remove(ctx: &Context<'_>) -> Result<Value> {
+    let host = host(ctx)?;
+    outside_transaction(host, "logos_remove")?;
+    let path = path_of(host)?;
+    let role = role(ctx)?;
+    stop_all(&path);
+    match role {
+        Role::Empty | Role::Plain => {}
+        Role::Primary => publish::remove_from(&path)?,
+        Role::Replica(_) => apply::release(&mut connection::open(&path)?)?,
+    }
+    let sidecar = sidecar::path_of(&path);
+    for suffix in ["", "-wal", "-shm"] {
+        let mut file = sidecar.as_os_str().to_os_string();
+        file.push(suffix);
+        match std::fs::remove_file(&file) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(e).doing(|| format!("removing {}", sidecar.display()))
+            }
+            _ => {}
+        }
+    }
+    Ok(Value::Text("removed".into()))
+}
+
+fn version(_: &Context<'_>) -> Result<Value> {
+    Ok(Value::Text(format!(
+        "logos {}, SQLite {}, payload format {FORMAT_VERSION}",
+        env!("CARGO_PKG_VERSION"),
+        host_version()
+    )))
+}
+
+#[cfg(feature = "sim")]
+fn faults(_: &Context<'_>) -> Result<Value> {
+    Ok(Value::Text(crate::fault::POINTS.join(" ")))
+}

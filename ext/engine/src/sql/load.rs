@@ -1,0 +1,180 @@
+//! Loading: what `.load` and the auto-extension do with a connection.
+
+use std::ffi::{c_char, c_int, c_void, CString};
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::ptr;
+use std::sync::Mutex;
+
+use rusqlite::{ffi, Connection};
+
+use crate::error::{Doing, Error, Result};
+use crate::registry;
+use crate::sqlite::api::{Host, TryLock};
+use crate::sqlite::connection;
+use crate::sqlite::hooks::{self, Context, Signal};
+
+/// Oldest host: what rusqlite's function table needs, and has `sqlite3_txn_state`.
+const OLDEST_HOST: c_int = 3_034_001;
+
+/// Loads the extension into a host's connection; the whole of the entry point.
+///
+/// # Safety
+/// The arguments are those that SQLite passes to an extension's entry point.
+pub unsafe fn entry(db: *mut ffi::sqlite3, error: *mut *mut c_char, api: *mut ffi::sqlite3_api_routines) -> c_int {
+    let loaded = catch_unwind(AssertUnwindSafe(|| {
+        // SAFETY: as the caller says.
+        unsafe { initialise(api) }?;
+        if !connection::is_ours() {
+            // SAFETY: the connection is open and stays so until it closes, which `attach` gets to know.
+            attach(unsafe { Host::new(db) })?;
+        }
+        // SAFETY: `auto_entry` has the signature that SQLite calls it with (its C declaration hides that behind a plain
+        // function pointer); registering it again does nothing.
+        match unsafe {
+            ffi::sqlite3_auto_extension(Some(std::mem::transmute::<AutoEntry, unsafe extern "C" fn()>(auto_entry)))
+        } {
+            ffi::SQLITE_OK => Ok(()),
+            rc => Err(Error::bug(format!("SQLite refused to call us for later connections (error {rc})"))),
+        }
+    }));
+    match loaded.unwrap_or_else(|_| Err(Error::bug("loading panicked"))) {
+        // The library stays: its threads and hooks must not outlive their code.
+        Ok(()) => ffi::SQLITE_OK_LOAD_PERMANENTLY,
+        Err(e) => {
+            // SAFETY: `error` is where SQLite takes the message from.
+            unsafe { report(&e, error, api) }
+            ffi::SQLITE_ERROR
+        }
+    }
+}
+
+/// Takes the host's function table, if the host is not too old.
+///
+/// # Safety
+/// `api` is the table that SQLite passed.
+unsafe fn initialise(api: *mut ffi::sqlite3_api_routines) -> Result<()> {
+    static ONCE: Mutex<()> = Mutex::new(());
+    let _once = ONCE.lock();
+    // SAFETY: as the caller says; every host has had this function since 3.0.
+    let version = unsafe { api.as_ref() }.and_then(|api| api.libversion_number).map_or(0, |f| {
+        // SAFETY: a plain query.
+        unsafe { f() }
+    });
+    if version < OLDEST_HOST {
+        return Err(Error::fix(
+            format!(
+                "this is SQLite {}.{}.{}; logos needs 3.34.1 or newer",
+                version / 1_000_000,
+                version / 1000 % 1000,
+                version % 1000
+            ),
+            "nothing was loaded; load it into a newer SQLite",
+        ));
+    }
+    // SAFETY: the table is valid and new enough.
+    unsafe { ffi::rusqlite_extension_init2(api) }.map_err(|e| {
+        Error::fix(format!("this SQLite cannot host logos: {e}"), "nothing was loaded; use another SQLite")
+    })
+}
+
+/// Hands the sentence to SQLite, in memory of SQLite's own.
+///
+/// # Safety
+/// `error` is NULL or where SQLite takes the message from; `api` is the table that SQLite passed, or NULL.
+unsafe fn report(e: &Error, error: *mut *mut c_char, api: *mut ffi::sqlite3_api_routines) {
+    let text = CString::new(e.to_string().replace('\0', " ")).unwrap_or_default();
+    let bytes = text.as_bytes_with_nul();
+    // SAFETY: as the caller says; the block is as large as what is copied into it. Our own table may not be initialised.
+    unsafe {
+        let Some(malloc) = api.as_ref().and_then(|api| api.malloc) else { return };
+        let block = malloc(bytes.len() as c_int).cast::<u8>();
+        if !error.is_null() && !block.is_null() {
+            ptr::copy_nonoverlapping(bytes.as_ptr(), block, bytes.len());
+            *error = block.cast();
+        }
+    }
+}
+
+type AutoEntry = unsafe extern "C" fn(*mut ffi::sqlite3, *mut *mut c_char, *const ffi::sqlite3_api_routines) -> c_int;
+
+/// Called by SQLite for every connection opened later in the process.
+unsafe extern "C" fn auto_entry(
+    db: *mut ffi::sqlite3,
+    _error: *mut *mut c_char,
+    _api: *const ffi::sqlite3_api_routines,
+) -> c_int {
+    if connection::is_ours() {
+        return ffi::SQLITE_OK;
+    }
+    // A failure of ours must not keep the application from opening its database; without us the log is still written.
+    // SAFETY: the connection is open and stays so until it closes, which `attach` gets to know.
+    let _ = catch_unwind(AssertUnwindSafe(|| attach(unsafe { Host::new(db) })));
+    ffi::SQLITE_OK
+}
+
+/// Puts functions, tables and hooks on a connection.
+fn attach(host: Host) -> Result<()> {
+    if registry::knows(host) {
+        return Ok(());
+    }
+    let path = host.path();
+    let signal = match &path {
+        Some(path) => registry::signal(path),
+        None => std::sync::Arc::new(Signal::default()),
+    };
+    // SAFETY: the handle is open; this `Connection` does not own it.
+    let conn = unsafe { Connection::from_handle(host.as_ptr()) }.doing(|| "loading".into())?;
+    super::register(&conn).doing(|| "registering functions and tables".into())?;
+    let context = Box::into_raw(Box::new(Context::new(signal)));
+    let guest = Box::into_raw(Box::new(Guest { host, context }));
+    // A function nobody calls: SQLite destroys its argument when the connection closes, and only then (its name is ours).
+    // SAFETY: `leave` frees exactly this box; SQLite calls it once, also when this call fails.
+    let rc = unsafe {
+        ffi::sqlite3_create_function_v2(
+            host.as_ptr(),
+            c"_logos_connection".as_ptr(),
+            0,
+            ffi::SQLITE_UTF8,
+            guest.cast(),
+            Some(never),
+            None,
+            None,
+            Some(leave),
+        )
+    };
+    if rc != ffi::SQLITE_OK {
+        return Err(Error::bug(format!("SQLite refused a function (error {rc})")));
+    }
+    registry::remember(host, path);
+    // SAFETY: the context lives until `leave`, which is when the connection closes.
+    unsafe { hooks::install(host, context) };
+    if matches!(host.try_lock(), TryLock::NoMutex) && busy_timeout(&conn) == Some(0) {
+        // SAFETY: as above.
+        unsafe { hooks::install_busy_handler(host, context) };
+    }
+    Ok(())
+}
+
+fn busy_timeout(conn: &Connection) -> Option<i64> {
+    conn.pragma_query_value(None, "busy_timeout", |row| row.get(0)).ok()
+}
+
+/// What a connection carries of ours until it closes.
+struct Guest {
+    host: Host,
+    context: *mut Context,
+}
+
+unsafe extern "C" fn never(_: *mut ffi::sqlite3_context, _: c_int, _: *mut *mut ffi::sqlite3_value) {}
+
+unsafe extern "C" fn leave(guest: *mut c_void) {
+    // SAFETY: the box made in `attach`, given back by SQLite once. No hook runs on a connection that is closing.
+    let (host, context) = unsafe {
+        let guest = Box::from_raw(guest.cast::<Guest>());
+        (guest.host, Box::from_raw(guest.context))
+    };
+    let _ = catch_unwind(AssertUnwindSafe(|| {
+        registry::forget(host);
+        drop(context);
+    }));
+}

@@ -1,0 +1,153 @@
+//! The few calls into SQLite that rusqlite does not wrap, each behind a safe function.
+//!
+//! Invariants
+//! - A `Host` is only made from a live handle, and used only while its registry entry exists (see `registry`).
+//! - No statement on the host's connection outlives a call.
+
+use std::ffi::CStr;
+use std::path::PathBuf;
+use std::ptr;
+
+use rusqlite::{ffi, Connection};
+
+/// A host's connection that lives at least as long as this value is used: the callers are SQLite's own callbacks on
+/// that connection, or hold the registry lock that its closing must take (`registry`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Host(*mut ffi::sqlite3);
+
+// SAFETY: the pointer is only a name here; every use of it is either on the thread that SQLite called us on, or under
+// the registry lock and the connection's own mutex (`Host::try_lock`).
+unsafe impl Send for Host {}
+
+impl Host {
+    /// # Safety
+    /// `db` is an open connection, and stays open for as long as the value is used.
+    pub unsafe fn new(db: *mut ffi::sqlite3) -> Self {
+        Self(db)
+    }
+
+    /// The raw handle, for installing callbacks.
+    pub fn as_ptr(self) -> *mut ffi::sqlite3 {
+        self.0
+    }
+
+    /// Path of the main database; `None` for a temporary or in-memory one.
+    pub fn path(self) -> Option<PathBuf> {
+        // SAFETY: the handle is open (type invariant); the name is NUL-terminated and owned by the connection, and we
+        // copy it at once.
+        let name = unsafe {
+            let name = ffi::sqlite3_db_filename(self.0, c"main".as_ptr());
+            if name.is_null() {
+                return None;
+            }
+            CStr::from_ptr(name).to_bytes().to_vec()
+        };
+        if name.is_empty() {
+            return None;
+        }
+        let path = PathBuf::from(String::from_utf8(name).ok()?);
+        Some(std::fs::canonicalize(&path).unwrap_or(path))
+    }
+
+    /// Whether no explicit transaction is open.
+    pub fn autocommit(self) -> bool {
+        // SAFETY: the handle is open (type invariant).
+        unsafe { ffi::sqlite3_get_autocommit(self.0) != 0 }
+    }
+
+    /// Whether a write transaction is open on the main database.
+    pub fn writing(self) -> bool {
+        // SAFETY: the handle is open (type invariant).
+        unsafe { ffi::sqlite3_txn_state(self.0, c"main".as_ptr()) == ffi::SQLITE_TXN_WRITE }
+    }
+
+    /// Takes the connection's own mutex if nobody has it: then no other thread is inside a call on it.
+    pub fn try_lock(self) -> TryLock {
+        // SAFETY: the handle is open (type invariant), so its mutex is valid.
+        unsafe {
+            let mutex = ffi::sqlite3_db_mutex(self.0);
+            if mutex.is_null() {
+                TryLock::NoMutex
+            } else if ffi::sqlite3_mutex_try(mutex) == ffi::SQLITE_OK {
+                TryLock::Held(HostLock(mutex))
+            } else {
+                TryLock::Busy
+            }
+        }
+    }
+}
+
+/// What came of trying to take a connection's mutex.
+pub enum TryLock {
+    /// It is ours until dropped.
+    Held(HostLock),
+    /// Somebody is in a call on the connection.
+    Busy,
+    /// The connection has none (SQLITE_OPEN_NOMUTEX, single-thread builds): nothing can be known from here.
+    NoMutex,
+}
+
+/// The mutex of a host's connection, held.
+pub struct HostLock(*mut ffi::sqlite3_mutex);
+
+impl Drop for HostLock {
+    fn drop(&mut self) {
+        // SAFETY: made by `try_lock` on this thread, which took the mutex; the connection is still open, because whoever
+        // holds a `HostLock` also holds the registry lock that closing needs.
+        unsafe { ffi::sqlite3_mutex_leave(self.0) }
+    }
+}
+
+/// Makes what a connection has read durable, through SQLite's own file handles. (Opening and closing the files ourselves
+/// would drop SQLite's POSIX locks.)
+#[derive(Debug, Default)]
+pub struct Sync {
+    /// Salts of the write-ahead log at the last sync: they change when it is started over.
+    salts: Option<[u8; 8]>,
+}
+
+/// Where the salts are in the header of a write-ahead log (SQLite's file format, section 4.1).
+const SALTS_AT: i64 = 16;
+
+impl Sync {
+    /// Syncs the write-ahead log (or journal). The database file only when the log was started over since the last sync: then
+    /// frames may have moved there, and a writer with `synchronous = OFF` syncs neither.
+    pub fn sync(&mut self, conn: &Connection) -> Result<(), String> {
+        let log = file(conn, ffi::SQLITE_FCNTL_JOURNAL_POINTER);
+        let salts = log.and_then(|log| {
+            let mut salts = [0; 8];
+            // SAFETY: `file` checked that the file is open; the buffer is as long as what is asked for.
+            let rc = unsafe { (*(*log).pMethods).xRead.map(|read| read(log, salts.as_mut_ptr().cast(), 8, SALTS_AT)) };
+            (rc == Some(ffi::SQLITE_OK)).then_some(salts)
+        });
+        let database = file(conn, ffi::SQLITE_FCNTL_FILE_POINTER);
+        let same = salts.is_some() && salts == self.salts;
+        for file in [log, database.filter(|_| !same)].into_iter().flatten() {
+            // SAFETY: `file` checked that the file is open; it belongs to the connection, which is borrowed.
+            let rc =
+                unsafe { (*(*file).pMethods).xSync.map_or(ffi::SQLITE_OK, |sync| sync(file, ffi::SQLITE_SYNC_NORMAL)) };
+            if rc != ffi::SQLITE_OK {
+                return Err(format!("SQLite error {rc}"));
+            }
+        }
+        self.salts = salts;
+        Ok(())
+    }
+}
+
+/// A file of the main database, if it is open.
+fn file(conn: &Connection, opcode: i32) -> Option<*mut ffi::sqlite3_file> {
+    let mut file: *mut ffi::sqlite3_file = ptr::null_mut();
+    // SAFETY: the handle is open for as long as `conn` is borrowed; both opcodes in use store a `sqlite3_file *` through the
+    // pointer; its methods are NULL when it is not open, which is checked.
+    unsafe {
+        let rc = ffi::sqlite3_file_control(conn.handle(), c"main".as_ptr(), opcode, ptr::from_mut(&mut file).cast());
+        let open = rc == ffi::SQLITE_OK && !file.is_null() && !(*file).pMethods.is_null();
+        open.then_some(file)
+    }
+}
+
+/// Version of the host's SQLite as it says itself, for example "3.40.1".
+pub fn host_version() -> &'static str {
+    rusqlite::version()
+}

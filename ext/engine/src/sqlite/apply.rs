@@ -1,0 +1,675 @@
+//! Apply: one message becomes one transaction on the replica.
+//!
+//! Invariants
+//! - I7. Rows and position change in one transaction: a message is applied exactly once, or not at all.
+//! - I8. Whatever does not fit (a clash with a row outside the message, a schema that comes out differently) undoes the whole
+//!   message and says so. Nothing is skipped.
+//! - The rows of a key are replaced: what had the key goes, what has it now comes. A row that clashes with one whose
+//!   turn has not come waits until the table's section ends; then every old row is gone, and a clash is a divergence.
+//! - Triggers are off and foreign keys unchecked on this connection: their effects are in the message.
+//!
+//! Not here: getting messages and checking their order (`replica`).
+
+use std::collections::HashSet;
+use std::io::BufRead;
+
+use logos_log::chain::Chain;
+use logos_log::ids::{ChannelId, Digest, MsgId, Position};
+use logos_log::payload::{Counts, Encoding, Extent, Header, Item, PayloadReader, TableHead};
+use logos_log::value::{Value, ValueRef};
+use rusqlite::types::{ToSqlOutput, ValueRef as SqlRef};
+use rusqlite::{Connection, OptionalExtension, Statement, Transaction, TransactionBehavior};
+
+use super::schema::Object;
+use super::virtuals::{self, Indexer, Way};
+use super::{capture, literal, quote, schema, snapshot, sqltext, OURS};
+use crate::error::{Doing, Error, Result};
+
+/// Where a replica stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// The last message applied.
+    pub position: Position,
+    /// The chain up to the last entry of that message.
+    pub chain: Chain,
+    /// The channel's own bookmark for reading on (`channel::Reader`).
+    pub bookmark: String,
+    /// URL of the channel as it was last attached.
+    pub url: String,
+}
+
+impl Standing {
+    /// Before the first message.
+    pub fn start(channel: ChannelId, url: &str) -> Self {
+        Self { position: Position::START, chain: Chain::new(channel), bookmark: String::new(), url: url.to_string() }
+    }
+}
+
+/// What kind of database a file is, to us.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Role {
+    /// Nothing is in it.
+    Empty,
+    /// An ordinary database.
+    Plain,
+    /// One under capture.
+    Primary,
+    /// A replica.
+    Replica(Box<Standing>),
+}
+
+/// Finds out what a database is.
+pub fn role(conn: &Connection) -> Result<Role> {
+    let doing = || "looking at the database".to_string();
+    let mut statement = conn.prepare("SELECT name FROM sqlite_schema WHERE name NOT GLOB 'sqlite_*'").doing(doing)?;
+    let names: Vec<String> = statement.query_map([], |row| row.get(0)).and_then(Iterator::collect).doing(doing)?;
+    if names.is_empty() {
+        return Ok(Role::Empty);
+    }
+    if names.iter().any(|n| n == "_logos_replica") {
+        return Ok(Role::Replica(Box::new(standing(conn).doing(doing)?)));
+    }
+    Ok(if names.iter().any(|n| n == "_logos_log") { Role::Primary } else { Role::Plain })
+}
+
+fn standing(conn: &Connection) -> rusqlite::Result<Standing> {
+    conn.query_row("SELECT channel, seq, digest, tip, entries, bookmark, url FROM _logos_replica", [], |row| {
+        let seq = row.get::<_, i64>(1)? as u64;
+        Ok(Standing {
+            position: Position { seq, digest: Digest(row.get(2)?) },
+            chain: Chain {
+                channel: ChannelId(row.get(0)?),
+                tip: MsgId(row.get(3)?),
+                entries: row.get::<_, i64>(4)? as u64,
+                seq: seq + 1,
+                index: 0,
+            },
+            bookmark: row.get(5)?,
+            url: row.get(6)?,
+        })
+    })
+}
+
+fn store_standing(tx: &Connection, standing: &Standing) -> rusqlite::Result<()> {
+    tx.execute_batch(
+        "CREATE TABLE IF NOT EXISTS _logos_replica(id INTEGER PRIMARY KEY CHECK (id = 1), channel BLOB, seq INTEGER, \
+         digest BLOB, tip BLOB, entries INTEGER, bookmark TEXT, url TEXT)",
+    )?;
+    let s = standing;
+    tx.execute(
+        "INSERT OR REPLACE INTO _logos_replica VALUES(1, ?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        rusqlite::params![
+            &s.chain.channel.0[..],
+            s.position.seq as i64,
+            &s.position.digest.0[..],
+            &s.chain.tip.0[..],
+            s.chain.entries as i64,
+            s.bookmark,
+            s.url
+        ],
+    )
+    .map(drop)
+}
+
+/// One message to apply: its place, and its bytes.
+pub struct Message<'m, R: BufRead> {
+    /// Where the replica stands once it is applied.
+    pub after: &'m Standing,
+    /// The message before.
+    pub previous: Position,
+    /// The payload.
+    pub payload: R,
+}
+
+/// Applies one message in one transaction.
+pub fn apply<R: BufRead>(conn: &mut Connection, message: Message<'_, R>) -> Result<(Header, Counts)> {
+    let seq = message.after.position.seq;
+    let reading = || format!("reading message {seq}");
+    let applying = || format!("applying message {seq}");
+    let (header, mut reader) = PayloadReader::new(message.payload).doing(reading)?;
+    if header.seq != seq || header.previous != message.previous.digest {
+        return Err(Error::resync(
+            format!("message {seq} does not follow the one applied before it ({})", message.previous),
+            "nothing was applied; the channel has two histories: keep it as evidence, then attach a new file",
+        ));
+    }
+    set_encoding(conn, header.encoding, seq)?;
+    let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(applying)?;
+    crate::fault::point("apply.before");
+    // Nobody else may have come between.
+    let found = position(&tx)?.map_or(Position::START, |s| s.position);
+    if found != message.previous {
+        return Err(Error::retry(
+            format!("another process applied message {} here meanwhile", found.seq),
+            "nothing was applied twice; go on from the new position",
+        ));
+    }
+    let counts = {
+        let mut applying = Applying::new(&tx, header.encoding, seq)?;
+        let mut counts = Counts::default();
+        while let Some(item) = reader.next().doing(reading)? {
+            if let Item::End(all) = &item {
+                counts = *all;
+            }
+            applying.item(item)?;
+        }
+        if applying.schema_changed {
+            guard(&tx)?;
+        }
+        counts
+    };
+    let found = schema::fingerprint(&schema::read(&tx)?);
+    if found != header.schema {
+        return Err(Error::resync(
+            format!("after message {seq} the schema of this replica is not the primary's"),
+            "the message was undone and the position is kept; it was changed here by hand, or this SQLite is too different \
+             from the primary's: rebuild by attaching a new file",
+        ));
+    }
+    store_standing(&tx, message.after).doing(applying)?;
+    crate::fault::point("apply.before_commit");
+    tx.commit().doing(applying)?;
+    crate::fault::point("apply.done");
+    Ok((header, counts))
+}
+
+/// The encoding of a database can only be set while nothing is in it.
+fn set_encoding(conn: &Connection, encoding: Encoding, seq: u64) -> Result<()> {
+    let doing = || "looking at the text encoding".to_string();
+    let mut found: String = conn.pragma_query_value(None, "encoding", |row| row.get(0)).doing(doing)?;
+    if found == encoding.pragma() {
+        return Ok(());
+    }
+    let empty: bool = conn
+        .query_row("SELECT count(*) = 0 FROM sqlite_schema WHERE name <> '_logos_replica'", [], |row| row.get(0))
+        .doing(doing)?;
+    if empty && seq == 1 {
+        conn.execute_batch(&format!("PRAGMA encoding = '{}'", encoding.pragma())).doing(doing)?;
+        found = conn.pragma_query_value(None, "encoding", |row| row.get(0)).doing(doing)?;
+    }
+    if found == encoding.pragma() {
+        return Ok(());
+    }
+    Err(Error::fix(
+        format!("the primary's text is {}, but this file's is {found}", encoding.pragma()),
+        "nothing was applied; attach to a new file that nothing has written to",
+    ))
+}
+
+struct Applying<'t> {
+    tx: &'t Transaction<'t>,
+    encoding: Encoding,
+    seq: u64,
+    section: Option<Section<'t>>,
+    schema_changed: bool,
+    /// What sqlite_sequence must hold in the end: what the message says, else what it held before. Rows written here
+    /// advance it by themselves, which on the primary they need not have done (INSERT OR FAIL that failed).
+    sequences: Vec<(String, i64)>,
+    /// Statements that make UNIQUE indexes: the rows of before need not have been unique.
+    unique: Vec<String>,
+    /// Virtual tables on the primary whose module is not here: their rows are passed over.
+    missing: HashSet<String>,
+    /// The virtual tables that are here.
+    virtuals: Vec<Object>,
+    /// FTS indexes to be made anew when all rows are there.
+    rebuild: Vec<Indexer>,
+}
+
+/// The table whose records are being applied.
+struct Section<'t> {
+    head: TableHead,
+    delete: Statement<'t>,
+    insert: Statement<'t>,
+    deferred: Option<Statement<'t>>,
+    /// What takes a key's rows out of the FTS indexes over this table, and puts them in.
+    forget: Vec<Statement<'t>>,
+    learn: Vec<Statement<'t>>,
+}
+
+impl<'t> Applying<'t> {
+    fn new(tx: &'t Transaction<'t>, encoding: Encoding, seq: u64) -> Result<Self> {
+        let mut applying = Self {
+            tx,
+            encoding,
+            seq,
+            section: None,
+            schema_changed: false,
+            sequences: snapshot::sequences(tx).doing(|| "reading sqlite_sequence".into())?,
+            unique: Vec::new(),
+            missing: missing(tx)?,
+            virtuals: Vec::new(),
+            rebuild: Vec::new(),
+        };
+        applying.find_virtuals()?;
+        Ok(applying)
+    }
+
+    fn find_virtuals(&mut self) -> Result<()> {
+        self.virtuals = schema::read(self.tx)?.into_iter().filter(Object::is_virtual).collect();
+        Ok(())
+    }
+
+    fn item(&mut self, item: Item) -> Result<()> {
+        let seq = self.seq;
+        let doing = || format!("applying message {seq}");
+        match item {
+            Item::Settings(settings) => {
+                self.tx.pragma_update(None, "user_version", settings.user_version).doing(doing)?;
+                self.tx.pragma_update(None, "application_id", settings.application_id).doing(doing)
+            }
+            Item::Schema(statements) => self.schema(&statements),
+            Item::Table(head) => {
+                self.end_section()?;
+                self.begin_section(head)
+            }
+            Item::Row(row) => self.replace(None, std::slice::from_ref(&row)),
+            Item::Absent(key) => self.replace(Some(&key), &[]),
+            Item::Rows(key, rows) => self.replace(Some(&key), &rows),
+            Item::Sequences(sequences) => {
+                self.end_section()?;
+                self.sequences = sequences;
+                Ok(())
+            }
+            Item::End(_) => {
+                self.end_section()?;
+                for sql in &self.unique {
+                    self.tx.execute(sql, []).doing(|| self.changing(sql))?;
+                }
+                self.rebuild.iter().try_for_each(|indexer| self.tx.execute_batch(&indexer.rebuild())).doing(doing)?;
+                self.write_sequences()
+            }
+        }
+    }
+
+    fn schema(&mut self, statements: &[String]) -> Result<()> {
+        self.schema_changed = true;
+        unguard(self.tx)?;
+        for sql in statements {
+            self.check_statement(sql)?;
+            if sql.starts_with("CREATE UNIQUE INDEX ") {
+                self.unique.push(sql.clone());
+                continue;
+            }
+            // Drops and renames of a table that could not be made here concern nobody.
+            if sqltext::dropped_table(sql).is_some_and(|name| self.missing.remove(&name)) {
+                continue;
+            }
+            match (self.tx.execute(sql, []), sqltext::created_virtual_table(sql)) {
+                (Err(e), Some(name)) if e.to_string().contains("no such module") => drop(self.missing.insert(name)),
+                (other, _) => drop(other.doing(|| self.changing(sql))?),
+            }
+        }
+        store_missing(self.tx, &self.missing)?;
+        self.find_virtuals()?;
+        for object in self.virtuals.iter().filter(|o| statements.contains(&o.sql)) {
+            if let Way::Index(indexer) = virtuals::way(object) {
+                self.rebuild.push(indexer);
+            }
+        }
+        Ok(())
+    }
+
+    /// A publisher may change the schema, and nothing else: no other statement, no second one behind the first (`execute`
+    /// refuses those), no virtual table that we would not send.
+    fn check_statement(&self, sql: &str) -> Result<()> {
+        let object = Object { kind: "table".into(), name: String::new(), table: String::new(), sql: sql.to_string() };
+        let known = !object.is_virtual() || virtuals::way(&object) != Way::LeftOut;
+        if sqltext::changes_schema(sql) && known {
+            return Ok(());
+        }
+        Err(Error::fix(
+            format!(
+                "message {} carries {:?}, which is no change of the schema that logos sends",
+                self.seq,
+                shortened(sql)
+            ),
+            "nothing was applied and the position is kept; do not trust this publisher before you know why",
+        ))
+    }
+
+    fn changing(&self, sql: &str) -> String {
+        format!("changing the schema by {:?} (message {})", shortened(sql), self.seq)
+    }
+
+    /// The FTS indexes over a table.
+    fn indexers(&self, table: &str) -> Vec<Indexer> {
+        let over = |o: &Object| match virtuals::way(o) {
+            Way::Index(indexer) if indexer.content.eq_ignore_ascii_case(table) => Some(indexer),
+            _ => None,
+        };
+        self.virtuals.iter().filter_map(over).collect()
+    }
+
+    fn begin_section(&mut self, head: TableHead) -> Result<()> {
+        let doing = || format!("preparing table {} (message {})", quote(&head.name), self.seq);
+        let table = quote(&head.name);
+        if self.missing.contains(&head.name) {
+            return Ok(());
+        }
+        let mut indexers = self.indexers(&head.name);
+        if head.extent == Extent::Whole {
+            self.tx.execute_batch(&format!("DELETE FROM {table}")).doing(doing)?;
+            self.rebuild.extend(indexers.iter().filter(|i| !self.rebuild.contains(i)).cloned().collect::<Vec<_>>());
+        }
+        indexers.retain(|indexer| !self.rebuild.contains(indexer));
+        // A virtual table looks a rowid up by `=` only; elsewhere a key may be NULL.
+        let is_virtual = self.virtuals.iter().any(|o| o.name == head.name);
+        let operator = if is_virtual { "=" } else { "IS" };
+        let columns = head.columns.iter().map(|c| quote(c)).collect::<Vec<_>>().join(", ");
+        let values = (0..head.columns.len()).map(|i| param(self.encoding, i)).collect::<Vec<_>>().join(", ");
+        let condition = head
+            .key
+            .iter()
+            .enumerate()
+            .map(|(i, &k)| format!("{} {operator} {}", quote(&head.columns[k]), param(self.encoding, i)))
+            .collect::<Vec<_>>()
+            .join(" AND ");
+        // OR ABORT: the schema may declare another conflict clause, which would hide a clash.
+        let insert =
+            self.tx.prepare(&format!("INSERT OR ABORT INTO {table}({columns}) VALUES({values})")).doing(doing)?;
+        let delete = self.tx.prepare(&format!("DELETE FROM {table} WHERE {condition}")).doing(doing)?;
+        let prepared = |make: &dyn Fn(&Indexer) -> rusqlite::Result<String>| {
+            indexers.iter().map(|i| self.tx.prepare(&make(i)?)).collect::<rusqlite::Result<Vec<_>>>().doing(doing)
+        };
+        let forget = prepared(&|i| i.forget(self.tx, &condition))?;
+        let learn = prepared(&|i| i.learn(self.tx, &condition))?;
+        self.section = Some(Section { head, delete, insert, deferred: None, forget, learn });
+        Ok(())
+    }
+
+    /// Puts `rows` in the place of whatever has the key (the only row's own, if not given).
+    fn replace(&mut self, key: Option<&[Value]>, rows: &[Vec<Value>]) -> Result<()> {
+        let (encoding, seq, tx) = (self.encoding, self.seq, self.tx);
+        let Some(section) = &mut self.section else {
+            return if self.missing.is_empty() { Err(Error::bug("a record outside a table section")) } else { Ok(()) };
+        };
+        let name = section.head.name.clone();
+        section.replace(tx, key, rows, encoding).doing(|| format!("writing table {} (message {seq})", quote(&name)))
+    }
+
+    /// Inserts the rows that had to wait: all old ones are gone now.
+    fn end_section(&mut self) -> Result<()> {
+        let Some(mut section) = self.section.take() else { return Ok(()) };
+        if section.deferred.take().is_none() {
+            return Ok(());
+        }
+        let doing = || format!("writing table {} (message {})", quote(&section.head.name), self.seq);
+        let width = section.head.columns.len();
+        let mut rows = self.tx.prepare("SELECT * FROM temp._logos_deferred ORDER BY rowid").doing(doing)?;
+        let mut rows = rows.query([]).doing(doing)?;
+        let mut insert = {
+            let columns = section.head.columns.iter().map(|c| quote(c)).collect::<Vec<_>>().join(", ");
+            let marks = (1..=width).map(|i| format!("?{i}")).collect::<Vec<_>>().join(", ");
+            self.tx
+                .prepare(&format!("INSERT OR ABORT INTO {}({columns}) SELECT {marks}", quote(&section.head.name)))
+                .doing(doing)?
+        };
+        while let Some(row) = rows.next().doing(doing)? {
+            for i in 0..width {
+                let value = row.get_ref(i).doing(doing)?;
+                insert.raw_bind_parameter(i + 1, ToSqlOutput::Borrowed(value)).doing(doing)?;
+            }
+            match insert.raw_execute() {
+                Ok(_) => {}
+                Err(e) if is_clash(&e) => return Err(self.divergence(&section.head, row, &e)),
+                Err(e) => return Err(e).doing(doing),
+            }
+            for learn in &mut section.learn {
+                for (i, &k) in section.head.key.iter().enumerate() {
+                    let value = row.get_ref(k).doing(doing)?;
+                    learn.raw_bind_parameter(self.stride() * i + 1, ToSqlOutput::Borrowed(value)).doing(doing)?;
+                    if self.stride() == 2 {
+                        learn.raw_bind_parameter(2 * i + 2, false).doing(doing)?;
+                    }
+                }
+                learn.raw_execute().doing(doing)?;
+            }
+        }
+        drop(rows);
+        drop(insert);
+        drop(section);
+        self.tx.execute_batch("DROP TABLE temp._logos_deferred").doing(|| format!("applying message {}", self.seq))
+    }
+
+    /// Parameters a value takes (`bind`).
+    fn stride(&self) -> usize {
+        if self.encoding == Encoding::Utf8 {
+            1
+        } else {
+            2
+        }
+    }
+
+    fn divergence(&self, head: &TableHead, row: &rusqlite::Row<'_>, e: &rusqlite::Error) -> Error {
+        let key = head
+            .key
+            .iter()
+            .map(|&k| row.get_ref(k).map_or_else(|_| "?".to_string(), |v| shortened(&format!("{v:?}"))))
+            .collect::<Vec<_>>()
+            .join(", ");
+        Error::resync(
+            format!(
+                "table {} of this replica differs from the primary: the row with key ({key}) of message {} clashes with \
+                 a row that the message does not name ({e})",
+                quote(&head.name),
+                self.seq
+            ),
+            "the message was undone and the position is kept; something wrote here past the guards: rebuild by \
+             attaching a new file",
+        )
+    }
+
+    fn write_sequences(&self) -> Result<()> {
+        let doing = || format!("writing sqlite_sequence (message {})", self.seq);
+        let exists = snapshot::has_sequences(self.tx).doing(doing)?;
+        if !exists || snapshot::sequences(self.tx).doing(doing)? == self.sequences {
+            return Ok(());
+        }
+        self.tx.execute("DELETE FROM sqlite_sequence", []).doing(doing)?;
+        let mut insert = self.tx.prepare("INSERT INTO sqlite_sequence(name, seq) VALUES(?1, ?2)").doing(doing)?;
+        self.sequences.iter().try_for_each(|s| insert.execute((&s.0, s.1)).map(drop)).doing(doing)
+    }
+}
+
+impl<'t> Section<'t> {
+    fn replace(
+        &mut self,
+        tx: &'t Transaction<'t>,
+        key: Option<&[Value]>,
+        rows: &[Vec<Value>],
+        encoding: Encoding,
+    ) -> rusqlite::Result<()> {
+        let own = || self.head.key.iter().filter_map(|&k| rows.first().and_then(|row| row.get(k)));
+        let values: Vec<&Value> = key.map_or_else(|| own().collect(), |key| key.iter().collect());
+        if self.head.extent == Extent::Keys {
+            run_all(&mut self.forget, &values, encoding)?;
+            bind(&mut self.delete, values.iter().copied(), encoding)?;
+            self.delete.raw_execute()?;
+        }
+        let mut waits = false;
+        for row in rows {
+            bind(&mut self.insert, row.iter(), encoding)?;
+            match self.insert.raw_execute() {
+                Ok(_) => {}
+                Err(e) if is_clash(&e) => {
+                    self.defer(tx, row, encoding)?;
+                    waits = true;
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        if !waits && !rows.is_empty() {
+            run_all(&mut self.learn, &values, encoding)?;
+        }
+        Ok(())
+    }
+
+    /// Keeps a row for the end of the section, in a temporary table: values as they are, memory bounded by SQLite's cache.
+    fn defer(&mut self, tx: &'t Transaction<'t>, row: &[Value], encoding: Encoding) -> rusqlite::Result<()> {
+        let deferred = match &mut self.deferred {
+            Some(deferred) => deferred,
+            none => {
+                let columns = (0..row.len()).map(|i| format!("c{i}")).collect::<Vec<_>>().join(", ");
+                let values = (0..row.len()).map(|i| param(encoding, i)).collect::<Vec<_>>().join(", ");
+                tx.execute_batch(&format!(
+                    "DROP TABLE IF EXISTS temp._logos_deferred; CREATE TEMP TABLE _logos_deferred({columns})"
+                ))?;
+                none.insert(tx.prepare(&format!("INSERT INTO temp._logos_deferred VALUES({values})"))?)
+            }
+        };
+        bind(deferred, row.iter(), encoding)?;
+        deferred.raw_execute().map(drop)
+    }
+}
+
+/// The parameter of value `i`, as `bind` binds it: text in UTF-16 is bound as the blob that it is stored as, and marked.
+/// Older SQLite takes a bound blob for UTF-8 when it is cast to text (here, or by an index or a generated column of the
+/// table), but not one that a function returned (which is NULL for an empty one).
+fn param(encoding: Encoding, i: usize) -> String {
+    match encoding {
+        Encoding::Utf8 => format!("?{}", i + 1),
+        _ => format!(
+            "CASE WHEN ?{0} THEN CAST(ifnull(substr(?{1}, 1), '') AS TEXT) \
+             WHEN typeof(?{1}) = 'blob' THEN ifnull(substr(?{1}, 1), ?{1}) ELSE ?{1} END",
+            2 * i + 2,
+            2 * i + 1
+        ),
+    }
+}
+
+/// Runs statements that take a key.
+fn run_all(statements: &mut [Statement<'_>], key: &[&Value], encoding: Encoding) -> rusqlite::Result<()> {
+    statements.iter_mut().try_for_each(|statement| {
+        bind(statement, key.iter().copied(), encoding)?;
+        statement.raw_execute().map(drop)
+    })
+}
+
+/// Virtual tables of the primary that could not be made here.
+fn missing(conn: &Connection) -> Result<HashSet<String>> {
+    let doing = || "reading which virtual tables are missing".to_string();
+    if !conn
+        .prepare("SELECT 1 FROM sqlite_schema WHERE name = '_logos_missing'")
+        .and_then(|mut s| s.exists([]))
+        .doing(doing)?
+    {
+        return Ok(HashSet::new());
+    }
+    let mut statement = conn.prepare("SELECT name FROM _logos_missing").doing(doing)?;
+    let names = statement.query_map([], |row| row.get(0)).and_then(Iterator::collect).doing(doing);
+    names
+}
+
+fn store_missing(conn: &Connection, missing: &HashSet<String>) -> Result<()> {
+    let doing = || "noting which virtual tables are missing".to_string();
+    conn.execute_batch("DROP TABLE IF EXISTS _logos_missing").doing(doing)?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    conn.execute_batch("CREATE TABLE _logos_missing(name TEXT PRIMARY KEY)").doing(doing)?;
+    missing
+        .iter()
+        .try_for_each(|name| conn.execute("INSERT INTO _logos_missing VALUES(?1)", [name]).map(drop))
+        .doing(doing)
+}
+
+fn is_clash(e: &rusqlite::Error) -> bool {
+    use rusqlite::ffi::{SQLITE_CONSTRAINT_PRIMARYKEY, SQLITE_CONSTRAINT_ROWID, SQLITE_CONSTRAINT_UNIQUE};
+    e.sqlite_error().is_some_and(|e| {
+        [SQLITE_CONSTRAINT_PRIMARYKEY, SQLITE_CONSTRAINT_ROWID, SQLITE_CONSTRAINT_UNIQUE].contains(&e.extended_code)
+    })
+}
+
+/// A text as it fits into a sentence.
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(120) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_string(),
+    }
+}
+
+fn bind<'v>(
+    statement: &mut Statement<'_>,
+    values: impl Iterator<Item = &'v Value>,
+    encoding: Encoding,
+) -> rusqlite::Result<()> {
+    for (i, value) in values.enumerate() {
+        let sql = match value.as_ref() {
+            ValueRef::Null => SqlRef::Null,
+            ValueRef::Integer(n) => SqlRef::Integer(n),
+            ValueRef::Real(r) => SqlRef::Real(r),
+            ValueRef::Text(t) if encoding == Encoding::Utf8 => SqlRef::Text(t),
+            ValueRef::Text(b) | ValueRef::Blob(b) => SqlRef::Blob(b),
+        };
+        if encoding == Encoding::Utf8 {
+            statement.raw_bind_parameter(i + 1, ToSqlOutput::Borrowed(sql))?;
+        } else {
+            statement.raw_bind_parameter(2 * i + 1, ToSqlOutput::Borrowed(sql))?;
+            statement.raw_bind_parameter(2 * i + 2, matches!(value, Value::Text(_)))?;
+        }
+    }
+    Ok(())
+}
+
+const GUARD: &str = "guard_";
+
+/// Puts a guard on every replicated table: no local writer changes it by mistake, with or without the extension. Virtual
+/// tables have none: a trigger on a shadow table makes the whole file unreadable for DEFENSIVE connections ("malformed
+/// database schema"), and those of newer shells and of PHP are.
+fn guard(tx: &Connection) -> Result<()> {
+    let doing = || "guarding the replica's tables".to_string();
+    for object in schema::read(tx)?.iter().filter(|o| o.kind == "table" && !o.is_virtual()) {
+        let message = format!(
+            "logos: this database is a read-only replica; write to table {} on its primary instead",
+            quote(&object.name)
+        );
+        for event in ["insert", "update", "delete"] {
+            let sql = format!(
+                "CREATE TRIGGER {} BEFORE {} ON {} BEGIN SELECT RAISE(ABORT, {}); END",
+                quote(&format!("{OURS}{GUARD}{event}_{}", object.name)),
+                event.to_uppercase(),
+                quote(&object.name),
+                literal(&message)
+            );
+            tx.execute_batch(&sql).doing(doing)?;
+        }
+    }
+    Ok(())
+}
+
+fn unguard(tx: &Connection) -> Result<()> {
+    let doing = || "guarding the replica's tables".to_string();
+    let mut statement = tx
+        .prepare(&format!("SELECT name FROM sqlite_schema WHERE type = 'trigger' AND name GLOB '{OURS}{GUARD}*'"))
+        .doing(doing)?;
+    let names: Vec<String> = statement.query_map([], |row| row.get(0)).and_then(Iterator::collect).doing(doing)?;
+    names.iter().try_for_each(|name| tx.execute_batch(&format!("DROP TRIGGER {}", quote(name)))).doing(doing)
+}
+
+/// Makes a replica an ordinary database again: takes the guards and the position away.
+pub fn release(conn: &mut Connection) -> Result<()> {
+    let doing = || "releasing the replica".to_string();
+    let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
+    capture::remove(&tx).doing(doing)?;
+    tx.commit().doing(doing)
+}
+
+/// The role of a database as a word, for errors.
+pub fn describe(role: &Role) -> Option<String> {
+    match role {
+        Role::Empty => None,
+        Role::Plain => Some("has tables of its own".into()),
+        Role::Primary => Some("is a primary itself".into()),
+        Role::Replica(standing) => Some(format!("is a replica of channel {}", standing.chain.channel)),
+    }
+}
+
+/// Position and channel of a replica, if the database is one.
+pub fn position(conn: &Connection) -> Result<Option<Standing>> {
+    let doing = || "reading the replica's position".to_string();
+    let is_replica = conn
+        .query_row("SELECT 1 FROM sqlite_schema WHERE name = '_logos_replica'", [], |_| Ok(()))
+        .optional()
+        .doing(doing)?;
+    is_replica.map(|()| standing(conn).doing(doing)).transpose()
+}

@@ -1,0 +1,208 @@
+//! Schema changes: the statements that lead from the last published schema to the present one.
+//!
+//! Invariants
+//! - The statements have been run on an empty copy of the old schema and gave exactly the new one, or they are nothing
+//!   but drops and creates.
+//! - An ALTER is only chosen where nothing else can have happened to the rows. A table that keeps its triggers under
+//!   another name was renamed. For columns, texts alone prove nothing (a dropped and added column may read like a renamed
+//!   one), so the schema cookie must have moved by exactly as much as the fewest statements move it.
+//! - Every other changed table is dropped and made anew, and is named as such: its rows are then sent whole.
+
+use std::collections::{HashMap, HashSet};
+
+use rusqlite::Connection;
+
+use super::schema::{self, Object};
+use super::{connection, quote, sqltext};
+
+/// What changed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Change {
+    /// To be run in order.
+    pub statements: Vec<String>,
+    /// Tables that come into being empty: all their rows must follow.
+    pub remade: HashSet<String>,
+    /// How far the statements move the schema cookie, if they were run on a copy.
+    pub cookie_moves: Option<i64>,
+}
+
+/// What is known besides the two texts.
+#[derive(Debug, Default)]
+pub struct Evidence {
+    /// Tables that kept their capture triggers: former name → present name.
+    pub same_table: HashMap<String, String>,
+    /// How far the schema cookie moved by the application's doing; `None`: not known.
+    pub cookie_moved: Option<i64>,
+}
+
+/// Compares two schemas.
+pub fn change(old: &[Object], new: &[Object], evidence: &Evidence) -> Change {
+    let mut plain = drop_and_create(old, new);
+    plain.cookie_moves = if plain.statements.is_empty() { Some(0) } else { moves(old, &plain.statements).ok() };
+    let was = |name: &String| old.iter().any(|o| o.kind == "table" && o.name == *name);
+    if plain.statements.is_empty()
+        || !plain.remade.iter().any(|name| was(name) || evidence.same_table.values().any(|n| n == name))
+    {
+        return plain;
+    }
+    // A copy that cannot be made (a function or module that only the application has) leaves drop and create.
+    alter(old, new, evidence).ok().flatten().unwrap_or(plain)
+}
+
+/// How far statements move the schema cookie.
+fn moves(old: &[Object], statements: &[String]) -> rusqlite::Result<i64> {
+    let mut copy = Copy::of(old)?;
+    let start = copy.cookie()?;
+    statements.iter().try_for_each(|sql| copy.run(sql.clone()))?;
+    Ok(copy.cookie()? - start)
+}
+
+/// Without any ALTER.
+fn drop_and_create(old: &[Object], new: &[Object]) -> Change {
+    let mut change = Change::default();
+    let old_set: HashSet<&Object> = old.iter().collect();
+    let new_set: HashSet<&Object> = new.iter().collect();
+    let gone_tables: HashSet<String> =
+        old.iter().filter(|o| o.kind == "table" && !new_set.contains(o)).map(|o| o.name.to_lowercase()).collect();
+    // Indexes and triggers go with their table; whatever else is gone is dropped by name, dependents first.
+    for kind in ["trigger", "view", "index"] {
+        for object in old.iter().filter(|o| o.kind == kind && !new_set.contains(o)) {
+            if !gone_tables.contains(&object.table.to_lowercase()) {
+                change.statements.push(drop_statement(object));
+            }
+        }
+    }
+    change.statements.extend(old.iter().filter(|o| o.kind == "table" && !new_set.contains(o)).map(drop_statement));
+    for kind in ["table", "view", "index", "trigger"] {
+        for object in new.iter().filter(|o| o.kind == kind) {
+            let went_with_its_table = kind != "table" && gone_tables.contains(&object.table.to_lowercase());
+            if !old_set.contains(object) || went_with_its_table {
+                change.statements.push(object.sql.clone());
+                if kind == "table" {
+                    change.remade.insert(object.name.clone());
+                }
+            }
+        }
+    }
+    change
+}
+
+fn drop_statement(object: &Object) -> String {
+    format!("DROP {} {}", object.kind.to_uppercase(), quote(&object.name))
+}
+
+/// An empty database with the old schema, on which candidates are tried.
+pub struct Copy {
+    conn: Connection,
+    statements: Vec<String>,
+}
+
+impl Copy {
+    /// Makes one.
+    pub fn of(old: &[Object]) -> rusqlite::Result<Self> {
+        let conn = connection::open_memory().map_err(|_| rusqlite::Error::InvalidQuery)?;
+        for kind in ["table", "view", "index", "trigger"] {
+            old.iter().filter(|o| o.kind == kind).try_for_each(|o| conn.execute_batch(&o.sql))?;
+        }
+        Ok(Self { conn, statements: Vec::new() })
+    }
+
+    /// Runs a statement and remembers it.
+    pub fn run(&mut self, sql: String) -> rusqlite::Result<()> {
+        self.conn.execute_batch(&sql)?;
+        self.statements.push(sql);
+        Ok(())
+    }
+
+    /// Whether its schema is this one.
+    pub fn has(&self, objects: &[Object]) -> bool {
+        same(&self.objects(), objects)
+    }
+
+    /// Its schema now.
+    fn objects(&self) -> Vec<Object> {
+        schema::read(&self.conn).unwrap_or_default()
+    }
+
+    fn cookie(&self) -> rusqlite::Result<i64> {
+        self.conn.pragma_query_value(None, "schema_version", |row| row.get(0))
+    }
+
+    fn columns(&self, table: &str) -> rusqlite::Result<Vec<String>> {
+        let mut statement = self.conn.prepare(&format!("PRAGMA table_xinfo({})", quote(table)))?;
+        let names = statement.query_map([], |row| row.get(1))?;
+        names.collect()
+    }
+}
+
+/// With ALTERs, as far as they are certain; `None` where they do not lead to the new schema.
+fn alter(old: &[Object], new: &[Object], evidence: &Evidence) -> rusqlite::Result<Option<Change>> {
+    let mut copy = Copy::of(old)?;
+    let start = copy.cookie()?;
+    let vanished = |o: &&Object| o.kind != "table" && !new.iter().any(|n| n.kind == o.kind && n.name == o.name);
+    for kind in ["trigger", "view", "index"] {
+        for object in old.iter().filter(|o| o.kind == kind).filter(vanished) {
+            copy.run(drop_statement(object))?;
+        }
+    }
+    for (from, to) in evidence.same_table.iter().filter(|(from, to)| from != to) {
+        copy.run(format!("ALTER TABLE {} RENAME TO {}", quote(from), quote(to)))?;
+    }
+    let renamed_only = copy.statements.clone();
+    for table in new.iter().filter(|n| n.kind == "table") {
+        let differs =
+            copy.objects().into_iter().find(|o| o.kind == "table" && o.name == table.name && o.sql != table.sql);
+        if differs.is_some() {
+            alter_columns(&mut copy, table)?;
+        }
+    }
+    if copy.statements.len() > renamed_only.len() {
+        // Column changes count only if they explain everything, to the last step of the cookie.
+        let rest = drop_and_create(&copy.objects(), new);
+        let complete = rest.remade.is_disjoint(&old.iter().map(|o| o.name.clone()).collect());
+        rest.statements.iter().try_for_each(|sql| copy.run(sql.clone()))?;
+        if complete && same(&copy.objects(), new) && evidence.cookie_moved == Some(copy.cookie()? - start) {
+            let cookie_moves = evidence.cookie_moved;
+            return Ok(Some(Change { statements: copy.statements, remade: rest.remade, cookie_moves }));
+        }
+        copy = Copy::of(old)?;
+        renamed_only.into_iter().try_for_each(|sql| copy.run(sql))?;
+    }
+    let rest = drop_and_create(&copy.objects(), new);
+    rest.statements.iter().try_for_each(|sql| copy.run(sql.clone()))?;
+    let cookie_moves = Some(copy.cookie()? - start);
+    Ok(same(&copy.objects(), new).then_some(Change { statements: copy.statements, remade: rest.remade, cookie_moves }))
+}
+
+fn same(a: &[Object], b: &[Object]) -> bool {
+    schema::fingerprint(a) == schema::fingerprint(b)
+}
+
+/// The fewest ALTERs that may lead to the new text: columns added at the end, or one dropped, or some renamed in place.
+fn alter_columns(copy: &mut Copy, table: &Object) -> rusqlite::Result<()> {
+    let after = Copy::of(std::slice::from_ref(table))?.columns(&table.name)?;
+    let before = copy.columns(&table.name)?;
+    let on = quote(&table.name);
+    if before.len() < after.len() && after.starts_with(&before) {
+        let Some(definitions) = sqltext::column_definitions(&table.sql) else { return Ok(()) };
+        for name in &after[before.len()..] {
+            let Some(definition) = definitions.iter().find(|d| d.name == *name).filter(|d| d.can_be_added()) else {
+                return Ok(());
+            };
+            copy.run(format!("ALTER TABLE {on} ADD COLUMN {}", definition.text))?;
+        }
+    } else if before.len() > after.len() {
+        for name in before.iter().filter(|name| !after.contains(name)) {
+            copy.run(format!("ALTER TABLE {on} DROP COLUMN {}", quote(name)))?;
+        }
+    } else if before.len() == after.len() {
+        // The new name is written to the schema as the statement had it, in quotes or bare.
+        let definitions = sqltext::column_definitions(&table.sql).unwrap_or_default();
+        let bare = |name: &str| definitions.iter().any(|d| d.name == name && d.text.starts_with(name));
+        for (from, to) in before.iter().zip(&after).filter(|(from, to)| from != to) {
+            let written = if bare(to) { to.clone() } else { quote(to) };
+            copy.run(format!("ALTER TABLE {on} RENAME COLUMN {} TO {written}", quote(from)))?;
+        }
+    }
+    Ok(())
+}

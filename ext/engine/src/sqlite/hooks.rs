@@ -1,0 +1,403 @@
+//! The three hooks on the application's connections: latency and accounting, never correctness.
+//!
+//! - The update hook sees every row written, in true order. A row of `_logos_log` is a captured change: it remembers the
+//!   highest seq and counts. A row of a captured table whose log row does not come (the application's trigger cut ours off
+//!   with RAISE, or triggers are switched off) becomes a doubt: table and rowid, to be logged later.
+//! - The commit hook seals what was seen: it hands seq, counts and doubts to the publisher and wakes it. It runs no SQL,
+//!   and the commit is not done yet when it runs; the publisher looks again until a snapshot shows it.
+//! - The rollback hook forgets what was seen.
+//!
+//! Invariants
+//! - Nothing here waits: atomics, and a mutex only when there are doubts. A panic never leaves a hook.
+//! - The context of a connection's hooks is freed by SQLite when the connection closes, never before.
+//!
+//! Doubts are a net for rare cases and may name rows needlessly; a key too many is harmless (DESIGN I2).
+
+use std::collections::HashMap;
+use std::ffi::{c_char, c_int, c_void, CStr};
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::Thread;
+
+use rusqlite::ffi;
+
+use super::api::Host;
+
+/// Doubts remembered for one table before it is simply sent whole.
+const DOUBTS_MAX: usize = 10_000;
+
+/// Inserts of one transaction that wait for their log row; a transaction nests triggers at most 1000 deep.
+const WAITING_MAX: usize = 4_096;
+
+/// Rows that were written and may not be in the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Doubt {
+    /// These rowids.
+    Rows(Vec<i64>),
+    /// These rowids were inserted by a transaction that logged nothing: triggers are switched off on its connection, and
+    /// if it replaced rows, nobody knows which.
+    Bare(Vec<i64>),
+    /// Too many to name, or rows that are gone and whose key nobody knows.
+    Whole,
+}
+
+impl Doubt {
+    /// Takes another doubt about the same table in.
+    fn merge(&mut self, other: Doubt) {
+        use Doubt::{Bare, Rows, Whole};
+        let bare = matches!((&*self, &other), (Bare(_), _) | (_, Bare(_)));
+        *self = match (std::mem::replace(self, Whole), other) {
+            (Rows(mut rows) | Bare(mut rows), Rows(more) | Bare(more)) if rows.len() + more.len() <= DOUBTS_MAX => {
+                rows.extend(more);
+                if bare {
+                    Bare(rows)
+                } else {
+                    Rows(rows)
+                }
+            }
+            _ => Whole,
+        };
+    }
+}
+
+/// What the hooks of all connections to one database tell its publisher.
+#[derive(Debug, Default)]
+pub struct Signal {
+    /// Highest log seq of a commit that was seen coming.
+    pub seq: AtomicI64,
+    /// Commits seen.
+    pub commits: AtomicU64,
+    /// Log rows seen.
+    pub rows: AtomicU64,
+    /// Connections whose hooks took the place of somebody else's.
+    pub displaced: AtomicU64,
+    /// Whether the publisher is in one of its short write transactions.
+    pub writing: AtomicBool,
+    doubts: Mutex<HashMap<String, Doubt>>,
+    has_doubts: AtomicBool,
+    dirty: AtomicBool,
+    idle: AtomicBool,
+    thread: Mutex<Option<Thread>>,
+    captured: Mutex<Arc<Vec<String>>>,
+    epoch: AtomicU64,
+}
+
+impl Signal {
+    /// Tells the publisher of a commit. It is woken only if it waits for one; while commits gather, this is one store.
+    pub fn notify(&self) {
+        // Sequentially consistent, as in `wait`: of the two, one sees what the other has just stored.
+        self.dirty.store(true, Ordering::SeqCst);
+        if self.idle.swap(false, Ordering::SeqCst) {
+            self.wake();
+        }
+    }
+
+    /// Wakes the publisher whatever it waits for, if there is one.
+    pub fn wake(&self) {
+        self.dirty.store(true, Ordering::SeqCst);
+        // Held for the copying of a handle only, by whoever wakes or attaches.
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        thread.iter().for_each(Thread::unpark);
+    }
+
+    /// Makes the calling thread the one that `wake` wakes.
+    pub fn attach(&self) {
+        *self.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(std::thread::current());
+    }
+
+    /// Waits to be woken, at most for `timeout`; by commits only if `commits` says so.
+    pub fn wait(&self, timeout: std::time::Duration, commits: bool) {
+        self.idle.store(commits, Ordering::SeqCst);
+        if !(commits && self.dirty.load(Ordering::SeqCst)) {
+            std::thread::park_timeout(timeout);
+        }
+        self.idle.store(false, Ordering::SeqCst);
+        self.dirty.store(false, Ordering::SeqCst);
+    }
+
+    /// Tells the hooks which tables are under capture.
+    pub fn set_captured(&self, tables: Vec<String>) {
+        *self.captured.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(tables);
+        self.epoch.fetch_add(1, Ordering::Release);
+    }
+
+    /// Takes the doubts collected so far.
+    pub fn take_doubts(&self) -> HashMap<String, Doubt> {
+        if !self.has_doubts.swap(false, Ordering::AcqRel) {
+            return HashMap::new();
+        }
+        std::mem::take(&mut *self.doubts.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Adds doubts (also those that could not be dealt with and come back).
+    pub fn add_doubts(&self, more: HashMap<String, Doubt>) {
+        if more.is_empty() {
+            return;
+        }
+        let mut doubts = self.doubts.lock().unwrap_or_else(PoisonError::into_inner);
+        for (table, doubt) in more {
+            doubts.entry(table).or_insert_with(|| Doubt::Rows(Vec::new())).merge(doubt);
+        }
+        self.has_doubts.store(true, Ordering::Release);
+    }
+}
+
+/// How the update hook treats a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Class {
+    Log,
+    Captured,
+    Other,
+}
+
+/// State of one connection's hooks. Used only by SQLite's callbacks on that connection, one at a time.
+pub struct Context {
+    signal: Arc<Signal>,
+    epoch: u64,
+    captured: Arc<Vec<String>>,
+    last_table: Vec<u8>,
+    last_class: Class,
+    transaction: Seen,
+}
+
+/// What one transaction has done so far.
+#[derive(Default)]
+struct Seen {
+    seq: i64,
+    rows: u64,
+    /// Inserts whose log row (written AFTER) has not come. Triggers nest, so the newest is served first.
+    waiting: Vec<(String, i64)>,
+    /// What the last event took from `waiting`, if it was a log row.
+    served: Option<Option<(String, i64)>>,
+    /// Log rows that no UPDATE or DELETE has been counted against.
+    unclaimed: u64,
+    doubts: HashMap<String, Doubt>,
+}
+
+impl Context {
+    /// The hook state of a new connection.
+    pub fn new(signal: Arc<Signal>) -> Self {
+        Self {
+            signal,
+            epoch: u64::MAX,
+            captured: Arc::new(Vec::new()),
+            last_table: Vec::new(),
+            last_class: Class::Other,
+            transaction: Seen::default(),
+        }
+    }
+
+    fn classify(&mut self, table: &[u8]) -> Class {
+        let epoch = self.signal.epoch.load(Ordering::Acquire);
+        if epoch != self.epoch {
+            self.epoch = epoch;
+            self.captured = self.signal.captured.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        } else if table == self.last_table {
+            return self.last_class;
+        }
+        self.last_class = if table == b"_logos_log" {
+            Class::Log
+        } else if self.captured.iter().any(|name| name.as_bytes() == table) {
+            Class::Captured
+        } else {
+            Class::Other
+        };
+        self.last_table.clear();
+        self.last_table.extend_from_slice(table);
+        self.last_class
+    }
+
+    fn row(&mut self, op: c_int, table: &[u8], rowid: i64) {
+        let class = self.classify(table);
+        let seen = &mut self.transaction;
+        match class {
+            Class::Log if op == ffi::SQLITE_INSERT => {
+                seen.seq = seen.seq.max(rowid);
+                seen.rows += 1;
+                seen.unclaimed += 1;
+                seen.served = Some(seen.waiting.pop());
+            }
+            Class::Captured if op == ffi::SQLITE_INSERT => {
+                seen.served = None;
+                if seen.waiting.len() >= WAITING_MAX {
+                    seen.doubt(table, Doubt::Whole);
+                } else {
+                    seen.waiting.push((String::from_utf8_lossy(table).into_owned(), rowid));
+                }
+            }
+            Class::Captured => {
+                // The log row just before was this row's own, written BEFORE: what it took was not meant.
+                seen.waiting.extend(seen.served.take().flatten());
+                match seen.unclaimed.checked_sub(1) {
+                    Some(left) => seen.unclaimed = left,
+                    // No log row at all: triggers are switched off on this connection. The key that the row had is not known.
+                    None => seen.doubt(table, Doubt::Whole),
+                }
+            }
+            Class::Log | Class::Other => {}
+        }
+    }
+
+    fn commit(&mut self) {
+        let mut seen = std::mem::take(&mut self.transaction);
+        let doubt = if seen.rows == 0 { Doubt::Bare } else { Doubt::Rows };
+        for (table, rowid) in std::mem::take(&mut seen.waiting) {
+            seen.doubt(table.as_bytes(), doubt(vec![rowid]));
+        }
+        self.signal.seq.fetch_max(seen.seq, Ordering::AcqRel);
+        self.signal.commits.fetch_add(1, Ordering::Relaxed);
+        self.signal.rows.fetch_add(seen.rows, Ordering::Relaxed);
+        self.signal.add_doubts(seen.doubts);
+        self.signal.notify();
+    }
+}
+
+impl Seen {
+    fn doubt(&mut self, table: &[u8], doubt: Doubt) {
+        let table = String::from_utf8_lossy(table).into_owned();
+        self.doubts.entry(table).or_insert_with(|| Doubt::Rows(Vec::new())).merge(doubt);
+    }
+}
+
+/// Installs the hooks; `context` must stay where it is until the connection closes.
+///
+/// # Safety
+/// `host` is open, `context` was made by `Box::into_raw` and is freed only when the connection closes.
+pub unsafe fn install(host: Host, context: *mut Context) {
+    let db = host.as_ptr();
+    let data = context.cast::<c_void>();
+    // SAFETY: the caller vouches for both; the callbacks below expect exactly this context.
+    let displaced = unsafe {
+        [
+            ffi::sqlite3_update_hook(db, Some(on_update), data),
+            ffi::sqlite3_commit_hook(db, Some(on_commit), data),
+            ffi::sqlite3_rollback_hook(db, Some(on_rollback), data),
+        ]
+    };
+    // SQLite tells only the argument of a hook that was there, not the hook, so it cannot be kept; the status says so.
+    if displaced.iter().any(|argument| !argument.is_null()) {
+        // SAFETY: the context is valid (caller).
+        let context = unsafe { &*context };
+        context.signal.displaced.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Runs a hook's body on its context; a panic ends here.
+///
+/// # Safety
+/// `data` is the context given to `install`, and SQLite calls the hooks of a connection one at a time.
+unsafe fn with(data: *mut c_void, body: impl FnOnce(&mut Context)) {
+    // SAFETY: as the caller says.
+    let context = unsafe { &mut *data.cast::<Context>() };
+    if catch_unwind(AssertUnwindSafe(|| body(context))).is_err() {
+        // Whatever was half noted is forgotten; the log in the database has it all.
+        context.transaction = Seen::default();
+    }
+}
+
+/// Has a connection wait for the publisher's short write transactions, and for nothing else: another lock is BUSY at once, as
+/// without us. For connections without a mutex and without a busy timeout of their own; any that the application sets
+/// later takes its place.
+///
+/// # Safety
+/// As for `install`.
+pub unsafe fn install_busy_handler(host: Host, context: *mut Context) {
+    // SAFETY: the caller vouches for both; the callback expects exactly this context.
+    unsafe { ffi::sqlite3_busy_handler(host.as_ptr(), Some(on_busy), context.cast()) };
+}
+
+unsafe extern "C" fn on_busy(data: *mut c_void, count: c_int) -> c_int {
+    // SAFETY: `data` is what `install_busy_handler` was given, which lives as long as the connection.
+    let signal = unsafe { &(*data.cast::<Context>()).signal };
+    // The first time it may have been ours and be over already.
+    if count > 0 {
+        if !signal.writing.load(Ordering::Acquire) {
+            return 0;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    1
+}
+
+unsafe extern "C" fn on_update(data: *mut c_void, op: c_int, db: *const c_char, table: *const c_char, rowid: i64) {
+    // SAFETY: SQLite passes NUL-terminated names that live as long as the call.
+    let (db, table) = unsafe { (CStr::from_ptr(db).to_bytes(), CStr::from_ptr(table).to_bytes()) };
+    if db == b"main" {
+        // SAFETY: `data` is what `install` gave.
+        unsafe { with(data, |context| context.row(op, table, rowid)) }
+    }
+}
+
+unsafe extern "C" fn on_commit(data: *mut c_void) -> c_int {
+    // SAFETY: `data` is what `install` gave.
+    unsafe { with(data, Context::commit) }
+    0 // let it commit
+}
+
+unsafe extern "C" fn on_rollback(data: *mut c_void) {
+    // SAFETY: `data` is what `install` gave.
+    unsafe { with(data, |context| context.transaction = Seen::default()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INSERT: c_int = ffi::SQLITE_INSERT;
+    const UPDATE: c_int = ffi::SQLITE_UPDATE;
+    const DELETE: c_int = ffi::SQLITE_DELETE;
+
+    fn doubts(events: &[(c_int, &str, i64)]) -> HashMap<String, Doubt> {
+        let signal = Arc::new(Signal::default());
+        signal.set_captured(vec!["t".into(), "u".into()]);
+        let mut context = Context::new(signal.clone());
+        events.iter().for_each(|(op, table, rowid)| context.row(*op, table.as_bytes(), *rowid));
+        context.commit();
+        signal.take_doubts()
+    }
+
+    #[test]
+    fn rows_whose_log_row_came_leave_no_doubt() {
+        let log = |seq| (INSERT, "_logos_log", seq);
+        let events = [
+            (INSERT, "t", 1),
+            log(1), // AFTER INSERT
+            log(2),
+            (UPDATE, "t", 1), // BEFORE UPDATE
+            log(3),
+            (DELETE, "t", 1), // BEFORE DELETE
+            (INSERT, "t", 2),
+            log(4),
+            (UPDATE, "u", 9),
+            log(5), // a trigger of t updates u before ours logs t
+            (INSERT, "t", 3),
+            (INSERT, "u", 4),
+            log(6),
+            log(7), // nested inserts
+            (INSERT, "other", 1),
+        ];
+        assert_eq!(doubts(&events), HashMap::new());
+    }
+
+    #[test]
+    fn a_row_without_its_log_row_is_doubted() {
+        let events = [(INSERT, "t", 1), (INSERT, "t", 2), (INSERT, "_logos_log", 1)];
+        assert_eq!(doubts(&events), HashMap::from([("t".to_string(), Doubt::Rows(vec![1]))]));
+        assert_eq!(doubts(&[(INSERT, "t", 7)]), HashMap::from([("t".to_string(), Doubt::Bare(vec![7]))]));
+        assert_eq!(doubts(&[(UPDATE, "t", 7)]), HashMap::from([("t".to_string(), Doubt::Whole)]));
+        assert_eq!(doubts(&[(DELETE, "t", 7)]), HashMap::from([("t".to_string(), Doubt::Whole)]));
+    }
+
+    #[test]
+    fn a_rolled_back_transaction_is_forgotten() {
+        let signal = Arc::new(Signal::default());
+        signal.set_captured(vec!["t".into()]);
+        let mut context = Context::new(signal.clone());
+        context.row(INSERT, b"t", 1);
+        context.transaction = Seen::default();
+        context.commit();
+        assert_eq!(signal.take_doubts(), HashMap::new());
+        assert_eq!(signal.commits.load(Ordering::Relaxed), 1);
+    }
+}

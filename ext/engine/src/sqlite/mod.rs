@@ -1,0 +1,30 @@
+//! Everything that touches a database: capture and snapshots on the primary, apply on the replica, the sidecar.
+//!
+//! `api` and `hooks` are the only files of this folder with `unsafe`; the rest is SQL through rusqlite.
+//! Not here: channels, threads, decisions about when to do what (`publish`, `replica`).
+
+pub mod api;
+pub mod apply;
+pub mod capture;
+pub mod connection;
+pub mod diff;
+pub mod hooks;
+pub mod reset;
+pub mod schema;
+pub mod sidecar;
+pub mod snapshot;
+pub mod sqltext;
+pub mod virtuals;
+
+/// Prefix of every object that is ours in a user's database.
+pub const OURS: &str = "_logos_";
+
+/// `name` as an SQL identifier, quoted so that any name is safe.
+pub fn quote(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// `text` as an SQL string literal.
+pub fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}

@@ -1,0 +1,361 @@
+//! What a database consists of: its schema objects, and for each replicated table its columns and its key.
+//!
+//! Invariants
+//! - Objects of ours (`_logos_…`) and of SQLite (`sqlite_…`) are never part of the replicated schema.
+//! - The key of a table is what DESIGN calls it: INTEGER PRIMARY KEY, else the declared PRIMARY KEY, else the rowid;
+//!   where a table hides its rowid behind columns of that name, all its columns together.
+//! - The fingerprint depends on the objects' texts only, not on their order or on who created them.
+
+use logos_log::ids::Digest;
+use rusqlite::{Connection, OptionalExtension};
+
+use super::virtuals::{self, Way};
+use super::{literal, quote, sqltext, OURS};
+use crate::error::{Doing, Result};
+
+/// One row of sqlite_schema.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Object {
+    /// "table", "index", "view" or "trigger".
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+    /// The table it belongs to.
+    pub table: String,
+    /// The statement that makes it.
+    pub sql: String,
+}
+
+impl Object {
+    /// Whether it is a virtual table.
+    pub fn is_virtual(&self) -> bool {
+        self.kind == "table" && self.module().is_some()
+    }
+
+    /// The module of a virtual table, in lower case.
+    pub fn module(&self) -> Option<String> {
+        let mut words = self.sql.split_ascii_whitespace();
+        let second = words.nth(1)?;
+        if !second.eq_ignore_ascii_case("virtual") {
+            return None;
+        }
+        let using = words.position(|w| w.eq_ignore_ascii_case("using")).and_then(|_| words.next())?;
+        let module = using.split('(').next().unwrap_or(using);
+        Some(module.trim_matches(|c| matches!(c, '"' | '`' | '[' | ']' | '\'' | ';')).to_lowercase())
+    }
+}
+
+/// Reads the replicated part of the schema, in the order of creation.
+pub fn read(conn: &Connection) -> Result<Vec<Object>> {
+    let doing = || "reading the schema".to_string();
+    let mut statement = conn
+        .prepare(&format!(
+            "SELECT type, name, tbl_name, sql FROM sqlite_schema WHERE sql IS NOT NULL \
+             AND name NOT GLOB 'sqlite_*' AND lower(name) NOT GLOB '{OURS}*' AND lower(tbl_name) NOT GLOB '{OURS}*' ORDER BY rowid"
+        ))
+        .doing(doing)?;
+    let rows = statement
+        .query_map([], |row| Ok(Object { kind: row.get(0)?, name: row.get(1)?, table: row.get(2)?, sql: row.get(3)? }))
+        .doing(doing)?;
+    let all = rows.collect::<rusqlite::Result<Vec<_>>>().doing(doing)?;
+    let virtuals: Vec<Object> = all.iter().filter(|o| o.is_virtual()).cloned().collect();
+    let ours = |o: &Object| match o.is_virtual() {
+        true => is_replicated(o, &all),
+        false => !virtuals.iter().any(|v| is_shadow(v, &o.table)),
+    };
+    let ours = all.iter().filter(|o| ours(o)).cloned().collect();
+    Ok(ours)
+}
+
+/// Whether a virtual table is replicated. An index over a view is not: nobody knows which rows a change moves in it.
+fn is_replicated(object: &Object, all: &[Object]) -> bool {
+    match virtuals::way(object) {
+        Way::LeftOut => false,
+        Way::Rows { .. } => true,
+        Way::Index(indexer) => {
+            all.iter().any(|o| o.kind == "table" && !o.is_virtual() && o.name.eq_ignore_ascii_case(&indexer.content))
+        }
+    }
+}
+
+/// Names of the virtual tables that are left out: the status says so.
+pub fn left_out(conn: &Connection) -> Result<Vec<String>> {
+    let doing = || "reading the schema".to_string();
+    let mut statement = conn
+        .prepare("SELECT type, name, tbl_name, sql FROM sqlite_schema WHERE type = 'table' AND sql IS NOT NULL ORDER BY name")
+        .doing(doing)?;
+    let rows = statement
+        .query_map([], |row| Ok(Object { kind: row.get(0)?, name: row.get(1)?, table: row.get(2)?, sql: row.get(3)? }))
+        .doing(doing)?;
+    let all = rows.collect::<rusqlite::Result<Vec<_>>>().doing(doing)?;
+    let left_out = all.iter().filter(|o| o.is_virtual() && !is_replicated(o, &all)).map(|o| o.name.clone()).collect();
+    Ok(left_out)
+}
+
+/// Tables that a virtual table keeps its content in.
+fn is_shadow(virtual_table: &Object, name: &str) -> bool {
+    let suffixes: &[&str] = match virtual_table.module().as_deref() {
+        Some("fts5") => &["data", "idx", "content", "docsize", "config"],
+        Some("fts3" | "fts4") => &["content", "segments", "segdir", "docsize", "stat"],
+        Some("rtree" | "rtree_i32" | "geopoly") => &["node", "parent", "rowid"],
+        _ => &[],
+    };
+    name.len() > virtual_table.name.len()
+        && name.is_char_boundary(virtual_table.name.len())
+        && name[..virtual_table.name.len()].eq_ignore_ascii_case(&virtual_table.name)
+        && suffixes.iter().any(|s| name[virtual_table.name.len()..].eq_ignore_ascii_case(&format!("_{s}")))
+}
+
+/// Digest of a schema: equal on a primary and on a replica that has applied all its schema changes.
+pub fn fingerprint(objects: &[Object]) -> Digest {
+    // A replica may lack the module of a virtual table, and still has everything else.
+    let mut sorted: Vec<&Object> = objects.iter().filter(|o| !o.is_virtual()).collect();
+    sorted.sort();
+    let mut hasher = blake3::Hasher::new();
+    for object in sorted {
+        for text in [&object.kind, &object.name, &object.table, &object.sql] {
+            hasher.update(&(text.len() as u64).to_le_bytes());
+            hasher.update(text.as_bytes());
+        }
+    }
+    Digest(*hasher.finalize().as_bytes())
+}
+
+/// A UNIQUE index besides the key: where `OR REPLACE` can delete a row that no trigger sees.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unique {
+    /// Its terms.
+    pub terms: Vec<Term>,
+    /// Condition of a partial index, in the table's terms.
+    pub condition: Option<String>,
+}
+
+/// One term of a UNIQUE index.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Term {
+    /// A column, the collation the index compares it with, and the default that replaces NULL if it may not be NULL.
+    Column {
+        /// Its name.
+        name: String,
+        /// Collation of the index.
+        collation: String,
+        /// What `ON CONFLICT REPLACE` puts in the place of NULL.
+        default: Option<String>,
+    },
+    /// An expression over the table's columns.
+    Expression(String),
+}
+
+/// A replicated table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Table {
+    /// Its name.
+    pub name: String,
+    /// Whether it is a virtual table.
+    pub is_virtual: bool,
+    /// For a virtual table, the queries that tell whether it changed.
+    pub stamp: Vec<String>,
+    /// Columns that are read and written, in order: all but generated ones, and before them the rowid where that is the key.
+    pub columns: Vec<String>,
+    /// The columns of the key, in order.
+    pub key: Vec<String>,
+    /// Names by which a statement may set the rowid without naming a key column; empty WITHOUT ROWID.
+    pub rowid_names: Vec<String>,
+    /// Whether the key is the rowid, by whatever name.
+    pub key_is_rowid: bool,
+    /// Whether the key is a rowid that no column declares, which VACUUM may renumber.
+    pub key_is_hidden: bool,
+    /// Whether the key is all columns, because three of them hide the rowid: duplicates cannot be told apart, so such a
+    /// table is always sent whole.
+    pub key_is_all: bool,
+    /// All columns that NEW and OLD have in a trigger.
+    pub visible: Vec<String>,
+    /// UNIQUE indexes besides the key.
+    pub unique: Vec<Unique>,
+    /// Whether the application has AFTER INSERT triggers here, which could keep ours from firing.
+    pub after_insert_triggers: bool,
+}
+
+impl Table {
+    /// Indices of the key's columns in `columns`.
+    pub fn key_indices(&self) -> Vec<usize> {
+        let find = |k: &String| self.columns.iter().position(|c| c == k);
+        self.key.iter().filter_map(find).collect()
+    }
+}
+
+struct Column {
+    name: String,
+    default: Option<String>,
+    not_null: bool,
+    pk: i64,
+    generated: bool,
+}
+
+fn columns(conn: &Connection, table: &str) -> rusqlite::Result<Vec<Column>> {
+    let mut statement = conn.prepare(&format!("PRAGMA main.table_xinfo({})", quote(table)))?;
+    let rows = statement.query_map([], |row| {
+        Ok(Column {
+            name: row.get(1)?,
+            not_null: row.get::<_, i64>(3)? != 0,
+            default: row.get(4)?,
+            pk: row.get(5)?,
+            generated: matches!(row.get::<_, i64>(6)?, 2 | 3),
+        })
+    })?;
+    rows.collect()
+}
+
+struct Index {
+    name: String,
+    unique: bool,
+    origin: String,
+}
+
+fn indexes(conn: &Connection, table: &str) -> rusqlite::Result<Vec<Index>> {
+    let mut statement = conn.prepare(&format!("PRAGMA main.index_list({})", quote(table)))?;
+    let rows = statement.query_map([], |row| {
+        Ok(Index { name: row.get(1)?, unique: row.get::<_, i64>(2)? != 0, origin: row.get(3)? })
+    })?;
+    rows.collect()
+}
+
+fn index_sql(conn: &Connection, name: &str) -> rusqlite::Result<Option<Option<String>>> {
+    conn.query_row("SELECT sql FROM main.sqlite_schema WHERE type = 'index' AND name = ?1", [name], |row| row.get(0))
+        .optional()
+}
+
+/// The plain columns of an index: (column id, collation), key terms only.
+fn index_terms(conn: &Connection, name: &str) -> rusqlite::Result<Vec<(i64, Option<String>, String)>> {
+    let mut statement = conn.prepare(&format!("PRAGMA main.index_xinfo({})", quote(name)))?;
+    let rows = statement.query_map([], |row| Ok((row.get(1)?, row.get(2)?, row.get(4)?, row.get::<_, i64>(5)?)))?;
+    let all: Vec<(i64, Option<String>, String, i64)> = rows.collect::<rusqlite::Result<_>>()?;
+    Ok(all.into_iter().filter(|t| t.3 != 0).map(|t| (t.0, t.1, t.2)).collect())
+}
+
+/// Describes one table of the main database; `None` for an index over another table, which has no rows of its own.
+pub fn table(conn: &Connection, object: &Object) -> Result<Option<Table>> {
+    let name = &object.name;
+    let doing = || format!("reading the columns and indexes of table {}", quote(name));
+    if !object.is_virtual() {
+        return describe(conn, name).doing(doing).map(Some);
+    }
+    match virtuals::way(object) {
+        Way::Rows { stamp } => {
+            let module = object.module().unwrap_or_default();
+            virtuals::describe(conn, name, &module, &stamp).doing(doing).map(Some)
+        }
+        Way::Index(_) | Way::LeftOut => Ok(None),
+    }
+}
+
+fn describe(conn: &Connection, name: &str) -> rusqlite::Result<Table> {
+    let columns = columns(conn, name)?;
+    let indexes = indexes(conn, name)?;
+    let has_column = |alias: &str| columns.iter().any(|c| c.name.eq_ignore_ascii_case(alias));
+    let mut declared: Vec<&Column> = columns.iter().filter(|c| c.pk > 0).collect();
+    declared.sort_by_key(|c| c.pk);
+    let pk_index = indexes.iter().find(|i| i.origin == "pk");
+    // The index of a WITHOUT ROWID table's key is the table itself and has no row of its own in sqlite_schema.
+    let without_rowid = match pk_index {
+        Some(index) => index_sql(conn, &index.name)?.is_none(),
+        None => false,
+    };
+    let rowid_names: Vec<String> = if without_rowid {
+        Vec::new()
+    } else {
+        ["rowid", "_rowid_", "oid"].into_iter().filter(|a| !has_column(a)).map(String::from).collect()
+    };
+    let writable: Vec<String> = columns.iter().filter(|c| !c.generated).map(|c| c.name.clone()).collect();
+    let key_is_alias = !declared.is_empty() && pk_index.is_none();
+    let (key, read, key_is_hidden, key_is_all) = if !declared.is_empty() {
+        (declared.iter().map(|c| c.name.clone()).collect(), writable, false, false)
+    } else if let Some(alias) = rowid_names.first() {
+        let read = std::iter::once(alias.clone()).chain(writable).collect();
+        (vec![alias.clone()], read, true, false)
+    } else {
+        (writable.clone(), writable, false, true)
+    };
+    let mut unique = Vec::new();
+    for index in indexes.iter().filter(|i| i.unique) {
+        let described = describe_unique(conn, index, &columns)?;
+        // The key's own index may compare otherwise than its columns do; then it takes other rows for the same.
+        let plain = |t: &Term| matches!(t, Term::Column { collation, .. } if collation.eq_ignore_ascii_case("BINARY"));
+        if index.origin != "pk" || !described.terms.iter().all(plain) {
+            unique.push(described);
+        }
+    }
+    Ok(Table {
+        name: name.to_string(),
+        is_virtual: false,
+        stamp: Vec::new(),
+        columns: read,
+        key,
+        key_is_rowid: key_is_alias || key_is_hidden,
+        key_is_hidden,
+        key_is_all,
+        visible: columns.iter().map(|c| c.name.clone()).collect(),
+        unique,
+        after_insert_triggers: has_after_insert_triggers(conn, name)?,
+        rowid_names,
+    })
+}
+
+fn describe_unique(conn: &Connection, index: &Index, columns: &[Column]) -> rusqlite::Result<Unique> {
+    let text = index_sql(conn, &index.name)?.flatten().and_then(|sql| sqltext::index(&sql));
+    let mut terms = Vec::new();
+    for (position, (cid, name, collation)) in index_terms(conn, &index.name)?.into_iter().enumerate() {
+        let expression = || text.as_ref().and_then(|t| t.terms.get(position)).cloned();
+        match (name, cid) {
+            (Some(name), _) => {
+                let column = columns.iter().find(|c| c.name == name);
+                let default = column.filter(|c| c.not_null).and_then(|c| c.default.clone());
+                terms.push(Term::Column { name, collation, default });
+            }
+            (None, -1) => {} // the rowid: unique by itself, and its clash is the key's or is caught by its own term
+            (None, _) => terms.extend(expression().map(Term::Expression)),
+        }
+    }
+    Ok(Unique { terms, condition: text.and_then(|t| t.condition) })
+}
+
+fn has_after_insert_triggers(conn: &Connection, table: &str) -> rusqlite::Result<bool> {
+    let sql = format!(
+        "SELECT sql FROM main.sqlite_schema WHERE type = 'trigger' AND lower(tbl_name) = lower({}) \
+         AND lower(name) NOT GLOB '{OURS}*'",
+        literal(table)
+    );
+    let mut statement = conn.prepare(&sql)?;
+    let texts = statement.query_map([], |row| row.get::<_, Option<String>>(0))?;
+    for text in texts {
+        // A doubt (the word somewhere in the body) counts as yes: it only costs a second log row an insert.
+        let text = text?.unwrap_or_default();
+        if sqltext::mentions(&text, "after") && sqltext::mentions(&text, "insert") {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_module_of_a_virtual_table_is_read_from_its_text() {
+        let object = |sql: &str| Object { kind: "table".into(), name: "t".into(), table: "t".into(), sql: sql.into() };
+        assert_eq!(object("CREATE VIRTUAL TABLE t USING fts5(a, b)").module().as_deref(), Some("fts5"));
+        assert_eq!(object("CREATE VIRTUAL TABLE \"t x\" USING  RTree (a, b)").module().as_deref(), Some("rtree"));
+        assert_eq!(object("CREATE TABLE virtual(a)").module(), None);
+    }
+
+    #[test]
+    fn the_fingerprint_does_not_depend_on_the_order_of_objects() {
+        let object =
+            |name: &str| Object { kind: "table".into(), name: name.into(), table: name.into(), sql: name.into() };
+        let (a, b) = (object("a"), object("b"));
+        assert_eq!(fingerprint(&[a.clone(), b.clone()]), fingerprint(&[b, a.clone()]));
+        assert_ne!(fingerprint(&[a]), fingerprint(&[]));
+    }
+}

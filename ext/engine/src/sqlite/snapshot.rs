@@ -1,0 +1,466 @@
+//! Snapshots: one message out of one read transaction on the primary.
+//!
+//! Invariants
+//! - I1. Everything a message says is read in one snapshot, so after it the replica equals a state that the primary had.
+//! - A table's whole content is sent unless the channel has it already *and* every later write is in the log under
+//!   ids that follow each other without a gap.
+//! - The plan is made and carried out in the same read transaction, which the caller has begun and durably synced.
+//!
+//! Not here: when to take one, where it is stored (`publish`, `sidecar`).
+
+use std::collections::{HashMap, HashSet};
+use std::io::Write;
+
+use logos_log::ids::Digest;
+use logos_log::payload::{Encoding, Extent, Header, Kind, PayloadWriter, Settings, TableHead};
+use logos_log::value::{Value, ValueRef};
+use rusqlite::{Connection, OptionalExtension, Row};
+
+use super::capture::{self, Captured};
+use super::reset::{self, Reset};
+use super::sidecar::Published;
+use super::{diff, quote, schema, virtuals};
+use crate::error::{Doing, Error, Result};
+
+/// What the next message will say.
+#[derive(Debug)]
+pub struct Plan {
+    /// Statements, if the schema changed.
+    statements: Vec<String>,
+    /// Tables with rows to send.
+    tables: Vec<TablePlan>,
+    /// Settings, if they changed.
+    settings: Option<Settings>,
+    /// Sequences, if they changed.
+    sequences: Option<Vec<(String, i64)>>,
+    /// How text is encoded.
+    encoding: Encoding,
+    /// What the channel has after it (its position is still the old one).
+    pub next: Published,
+    /// Log rows read for it.
+    pub log_rows: i64,
+    from: i64,
+}
+
+#[derive(Debug)]
+struct TablePlan {
+    table: schema::Table,
+    extent: Extent,
+    /// Log ids whose keys are sent.
+    ids: Vec<i64>,
+}
+
+impl TablePlan {
+    fn whole(captured: &Captured) -> Self {
+        Self { table: captured.table.clone(), extent: Extent::Whole, ids: Vec::new() }
+    }
+}
+
+impl Plan {
+    /// Whether there is nothing to say.
+    pub fn is_empty(&self) -> bool {
+        self.statements.is_empty() && self.tables.is_empty() && self.settings.is_none() && self.sequences.is_none()
+    }
+
+    /// Whether what was remembered differs, so that it must be stored even when there is nothing to say.
+    pub fn moved(&self, before: &Published) -> bool {
+        let known = |p: &Published| (p.cursor, p.canary, p.cookie, p.bases.clone());
+        known(&self.next) != known(before)
+    }
+}
+
+/// What the log holds since the last message.
+struct LogSummary {
+    last: i64,
+    mark: Option<Digest>,
+    rows: i64,
+    /// Rows an id.
+    ids: HashMap<i64, i64>,
+}
+
+/// Digest of one log row, with which a restored backup is told from its original.
+fn mark(conn: &Connection, seq: i64) -> rusqlite::Result<Option<Digest>> {
+    let mut statement = conn.prepare("SELECT * FROM _logos_log WHERE seq = ?1")?;
+    let columns = statement.column_count();
+    statement
+        .query_row([seq], |row| {
+            let mut hasher = blake3::Hasher::new();
+            for i in 0..columns {
+                // Columns may be added to the log later, so trailing NULLs do not count.
+                match row.get_ref(i)? {
+                    rusqlite::types::ValueRef::Null => {}
+                    value => drop(hasher.update(format!("{i}:{value:?};").as_bytes())),
+                }
+            }
+            Ok(Digest(*hasher.finalize().as_bytes()))
+        })
+        .optional()
+}
+
+fn read_log(conn: &Connection, cursor: i64) -> rusqlite::Result<LogSummary> {
+    let last: Option<i64> = conn.query_row("SELECT max(seq) FROM _logos_log", [], |row| row.get(0))?;
+    let last = last.unwrap_or(0);
+    let mut ids = HashMap::new();
+    let mut statement = conn.prepare("SELECT tbl, count(*) FROM _logos_log WHERE seq > ?1 GROUP BY tbl")?;
+    let mut rows = statement.query([cursor])?;
+    while let Some(row) = rows.next()? {
+        ids.insert(row.get::<_, i64>(0)?, row.get::<_, i64>(1)?);
+    }
+    Ok(LogSummary { last, mark: mark(conn, last)?, rows: ids.values().sum(), ids })
+}
+
+/// Decides what the next message says. `conn` is in the read transaction of the snapshot.
+pub fn plan(conn: &Connection, before: &Published) -> Result<Plan> {
+    let doing = || "reading the log of changes".to_string();
+    let log = read_log(conn, before.cursor).doing(doing)?;
+    check_time(conn, before, &log)?;
+    let objects = schema::read(conn)?;
+    let captured = capture::survey(conn, &objects)?;
+    let cookie: i64 = conn.pragma_query_value(None, "schema_version", |row| row.get(0)).doing(doing)?;
+    let change = diff::change(&before.schema, &objects, &evidence(before, &captured, cookie));
+    let canary = capture::canary(conn).doing(doing)?;
+    let vacuumed = !capture::is_armed(canary) || before.canary.is_some_and(|before| Some(before) != canary);
+    let has: HashSet<i64> = before.bases.iter().map(|b| b.0).collect();
+    let mut tables = Vec::new();
+    let mut bases = Vec::new();
+    let mut stamps = Vec::new();
+    let surplus = match (before.cookie, change.cookie_moves) {
+        (Some(was), Some(moves)) => cookie - was - moves,
+        _ => i64::from(i16::MAX), // not known: then anything may have happened
+    };
+    let mut statements = change.statements;
+    for captured in captured {
+        let remade = change.remade.contains(&captured.table.name);
+        if captured.table.is_virtual {
+            let stamp = (captured.table.name.clone(), virtuals::stamp(conn, &captured.table.stamp).doing(doing)?);
+            let changed = remade || !before.stamps.contains(&stamp);
+            tables.extend(changed.then(|| TablePlan::whole(&captured)));
+            stamps.push(stamp);
+            continue;
+        }
+        let mut table_plan = plan_table(&captured, &has, &log, remade, vacuumed);
+        let object = objects.iter().find(|o| o.name == captured.table.name && before.schema.contains(o));
+        if let Some(object) = object.filter(|_| table_plan.as_ref().is_none_or(|p| p.extent == Extent::Keys)) {
+            let written = captured.id.and_then(|id| log.ids.get(&id).copied()).unwrap_or(0);
+            match reset::find(conn, &captured, (object, &objects), surplus, written, before.cursor).doing(doing)? {
+                Reset::No => {}
+                Reset::Statements(more) => statements.extend(more),
+                Reset::Unknown => table_plan = Some(TablePlan::whole(&captured)),
+            }
+        }
+        bases.extend(captured.id.filter(|_| captured.core).map(|id| (id, captured.table.name.clone())));
+        tables.extend(table_plan);
+    }
+    let encoding: String = conn.pragma_query_value(None, "encoding", |row| row.get(0)).doing(doing)?;
+    let settings = Settings {
+        user_version: conn.pragma_query_value(None, "user_version", |row| row.get(0)).doing(doing)?,
+        application_id: conn.pragma_query_value(None, "application_id", |row| row.get(0)).doing(doing)?,
+    };
+    let sequences = sequences(conn).doing(doing)?;
+    Ok(Plan {
+        statements,
+        tables,
+        settings: (before.settings != Some(settings)).then_some(settings),
+        sequences: (before.sequences != sequences).then(|| sequences.clone()),
+        encoding: Encoding::from_pragma(&encoding)
+            .ok_or_else(|| Error::bug(format!("the database has the unknown text encoding {encoding:?}")))?,
+        log_rows: log.rows,
+        from: before.cursor,
+        next: Published {
+            position: before.position,
+            cursor: log.last,
+            cursor_mark: log.mark,
+            schema: objects,
+            bases,
+            stamps,
+            sequences,
+            settings: Some(settings),
+            canary,
+            cookie: Some(cookie),
+        },
+    })
+}
+
+/// What tells an ALTER from a table made anew.
+fn evidence(before: &Published, captured: &[Captured], cookie: i64) -> diff::Evidence {
+    let former = |c: &Captured| {
+        let ids = [c.id, c.replaces];
+        before.bases.iter().find(|b| ids.contains(&Some(b.0))).map(|b| (b.1.clone(), c.table.name.clone()))
+    };
+    diff::Evidence {
+        same_table: captured.iter().filter(|c| !c.table.is_virtual).filter_map(former).collect(),
+        cookie_moved: before.cookie.map(|before| cookie - before),
+    }
+}
+
+/// The log row at the cursor is never pruned: if it is not there as it was, the database is not the one we knew.
+fn check_time(conn: &Connection, before: &Published, log: &LogSummary) -> Result<()> {
+    let Some(expected) = before.cursor_mark else { return Ok(()) };
+    let found = mark(conn, before.cursor).doing(|| "reading the log of changes".to_string())?;
+    if log.last >= before.cursor && found == Some(expected) {
+        return Ok(());
+    }
+    Err(Error::resync(
+        format!(
+            "this database went back in time: its log ends at {}, but changes up to {} were published from it",
+            log.last, before.cursor
+        ),
+        "nothing was published from the older state, and the channel keeps the newer one. If a backup was restored on \
+         purpose, remove the sidecar (the file with -logos at its end) and publish again: that starts a new channel",
+    ))
+}
+
+fn plan_table(
+    captured: &Captured,
+    has: &HashSet<i64>,
+    log: &LogSummary,
+    remade: bool,
+    vacuumed: bool,
+) -> Option<TablePlan> {
+    let written = |id: i64| log.ids.get(&id).is_some_and(|&n| n > 0);
+    let (id, before) = (captured.id, captured.replaces);
+    let known = id.is_some_and(|id| has.contains(&id));
+    let taken_over = before.is_some_and(|before| has.contains(&before) && !written(before));
+    let gap = !captured.intact && id.is_some_and(written);
+    let whole = remade
+        || !captured.core
+        || !(known || taken_over)
+        || gap
+        || (vacuumed && captured.table.key_is_hidden)
+        || (captured.table.key_is_all && id.is_some_and(written));
+    if whole {
+        return Some(TablePlan::whole(captured));
+    }
+    let ids: Vec<i64> = id.into_iter().filter(|&id| written(id)).collect();
+    (!ids.is_empty()).then(|| TablePlan { table: captured.table.clone(), extent: Extent::Keys, ids })
+}
+
+/// Whether there is a sqlite_sequence.
+pub(super) fn has_sequences(conn: &Connection) -> rusqlite::Result<bool> {
+    conn.prepare("SELECT 1 FROM sqlite_schema WHERE name = 'sqlite_sequence'")?.exists([])
+}
+
+/// What sqlite_sequence holds; nothing where there is none.
+pub(super) fn sequences(conn: &Connection) -> rusqlite::Result<Vec<(String, i64)>> {
+    if !has_sequences(conn)? {
+        return Ok(Vec::new());
+    }
+    let mut statement = conn.prepare(
+        "SELECT name, seq FROM sqlite_sequence WHERE typeof(name) = 'text' AND typeof(seq) = 'integer' ORDER BY name",
+    )?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    rows.collect()
+}
+
+/// Writes the payload of a plan. `conn` is still in the same read transaction.
+pub fn write<W: Write>(
+    conn: &Connection,
+    plan: &Plan,
+    seq: u64,
+    previous: Digest,
+    time_ms: i64,
+    out: W,
+) -> Result<(W, logos_log::payload::Counts)> {
+    let writing = || format!("writing message {seq}");
+    let header = Header {
+        kind: Kind::Changes,
+        encoding: plan.encoding,
+        seq,
+        previous,
+        time_ms,
+        schema: schema::fingerprint(&plan.next.schema),
+    };
+    let mut writer = PayloadWriter::new(out, &header).doing(writing)?;
+    if let Some(settings) = plan.settings {
+        writer.settings(settings).doing(writing)?;
+    }
+    if !plan.statements.is_empty() {
+        writer.schema(&plan.statements).doing(writing)?;
+    }
+    for table in &plan.tables {
+        let head = TableHead {
+            name: table.table.name.clone(),
+            extent: table.extent,
+            columns: table.table.columns.clone(),
+            key: table.table.key_indices(),
+        };
+        writer.table(&head).doing(writing)?;
+        match table.extent {
+            Extent::Whole => write_whole(conn, plan.encoding, &table.table, &mut writer)?,
+            Extent::Keys => write_keys(conn, plan, table, &mut writer)?,
+        }
+    }
+    if let Some(sequences) = &plan.sequences {
+        writer.sequences(sequences).doing(writing)?;
+    }
+    writer.finish().doing(writing)
+}
+
+/// How columns are selected so that text comes as the bytes it is stored in. SQLite hands out UTF-8 whatever the
+/// database's encoding, and converting loses what is not valid; so elsewhere text is read as a blob and marked.
+struct Reading {
+    utf8: bool,
+}
+
+impl Reading {
+    fn select(&self, expression: &str) -> String {
+        if self.utf8 {
+            expression.to_string()
+        } else {
+            format!(
+                "CASE typeof({expression}) WHEN 'text' THEN CAST({expression} AS BLOB) ELSE {expression} END, \
+                 typeof({expression}) = 'text'"
+            )
+        }
+    }
+
+    fn stride(&self) -> usize {
+        if self.utf8 {
+            1
+        } else {
+            2
+        }
+    }
+
+    /// The value selected from result column `at` on.
+    fn get<'r>(&self, row: &'r Row<'_>, at: usize) -> rusqlite::Result<ValueRef<'r>> {
+        use rusqlite::types::ValueRef as V;
+        Ok(match row.get_ref(at)? {
+            V::Null => ValueRef::Null,
+            V::Integer(i) => ValueRef::Integer(i),
+            V::Real(r) => ValueRef::Real(r),
+            V::Text(t) => ValueRef::Text(t),
+            V::Blob(b) if !self.utf8 && row.get::<_, bool>(at + 1)? => ValueRef::Text(b),
+            V::Blob(b) => ValueRef::Blob(b),
+        })
+    }
+}
+
+fn reading(table: &schema::Table) -> impl Fn() -> String + '_ {
+    || format!("reading table {}", quote(&table.name))
+}
+
+fn write_whole<W: Write>(
+    conn: &Connection,
+    encoding: Encoding,
+    table: &schema::Table,
+    writer: &mut PayloadWriter<W>,
+) -> Result<()> {
+    let how = Reading { utf8: encoding == Encoding::Utf8 };
+    let columns = table.columns.iter().map(|c| how.select(&format!("t.{}", quote(c)))).collect::<Vec<_>>().join(", ");
+    let doing = reading(table);
+    // NOT INDEXED: in the order of the table itself, which the replica then appends in.
+    let mut statement =
+        conn.prepare(&format!("SELECT {columns} FROM {} AS t NOT INDEXED", quote(&table.name))).doing(&doing)?;
+    let mut rows = statement.query([]).doing(&doing)?;
+    while let Some(row) = rows.next().doing(&doing)? {
+        let mut values = Vec::with_capacity(table.columns.len());
+        for i in 0..table.columns.len() {
+            values.push(how.get(row, i * how.stride()).doing(&doing)?);
+        }
+        writer.row(values.iter().copied()).doing(&doing)?;
+    }
+    Ok(())
+}
+
+/// For each key logged, the rows that have it now. One pass: the log's distinct keys, joined with the table.
+fn write_keys<W: Write>(
+    conn: &Connection,
+    plan: &Plan,
+    table_plan: &TablePlan,
+    writer: &mut PayloadWriter<W>,
+) -> Result<()> {
+    let table = &table_plan.table;
+    let how = Reading { utf8: plan.encoding == Encoding::Utf8 };
+    let doing = reading(table);
+    let sql = keys_sql(&how, table_plan);
+    let mut statement = conn.prepare(&sql).doing(&doing)?;
+    let mut rows = statement.query((plan.from, plan.next.cursor)).doing(&doing)?;
+    let width = table.key.len();
+    let mut group = Group { key: Vec::new(), rows: Vec::new(), key_columns: table.key_indices() };
+    while let Some(row) = rows.next().doing(&doing)? {
+        let mut same = !group.key.is_empty();
+        for i in 0..width {
+            same = same && how.get(row, i * how.stride()).doing(&doing)?.same(group.key[i].as_ref());
+        }
+        if !same {
+            group.flush(writer).doing(&doing)?;
+            for i in 0..width {
+                group.key.push(how.get(row, i * how.stride()).doing(&doing)?.to_owned());
+            }
+        }
+        let present: bool = row.get(width * how.stride()).doing(&doing)?;
+        if present {
+            let mut values = Vec::with_capacity(table.columns.len());
+            for i in 0..table.columns.len() {
+                // One column, the witness, lies between key and row.
+                values.push(how.get(row, (width + i) * how.stride() + 1).doing(&doing)?.to_owned());
+            }
+            group.rows.push(values);
+        }
+    }
+    group.flush(writer).doing(&doing)
+}
+
+fn keys_sql(how: &Reading, plan: &TablePlan) -> String {
+    let table = &plan.table;
+    let ids = plan.ids.iter().map(i64::to_string).collect::<Vec<_>>().join(",");
+    let log_keys = (0..table.key.len()).map(|i| format!("k{i}")).collect::<Vec<_>>().join(", ");
+    let keys = (0..table.key.len()).map(|i| how.select(&format!("l.k{i}"))).collect::<Vec<_>>().join(", ");
+    let columns = table.columns.iter().map(|c| how.select(&format!("t.{}", quote(c)))).collect::<Vec<_>>().join(", ");
+    // IS also finds NULL; a rowid is never NULL, and `=` is what every version of SQLite looks it up with.
+    let operator = if table.key_is_rowid { "=" } else { "IS" };
+    let on = table
+        .key
+        .iter()
+        .enumerate()
+        .map(|(i, k)| format!("t.{} {operator} l.k{i}", quote(k)))
+        .collect::<Vec<_>>()
+        .join(" AND ");
+    // Keys that the table takes for one ('a' and 'A' under NOCASE) are one here too: the first SELECT of a UNION says
+    // how its columns compare.
+    let table_keys = table.key.iter().map(|k| quote(k)).collect::<Vec<_>>().join(", ");
+    let compared = if table.key_is_rowid {
+        String::new()
+    } else {
+        format!("SELECT {table_keys} FROM {} WHERE 0 UNION ALL ", quote(&table.name))
+    };
+    // A column that cannot be NULL tells a row that is there from one that is not.
+    let witness = table.rowid_names.first().unwrap_or(&table.key[0]);
+    format!(
+        "WITH logged({log_keys}) AS ({compared}SELECT {log_keys} FROM _logos_log \
+         WHERE seq > ?1 AND seq <= ?2 AND tbl IN ({ids})) \
+         SELECT {keys}, t.{} IS NOT NULL, {columns} FROM (SELECT DISTINCT {log_keys} FROM logged) AS l \
+         LEFT JOIN {} AS t ON {on}",
+        quote(witness),
+        quote(&table.name)
+    )
+}
+
+/// Rows with the same logged key.
+struct Group {
+    key: Vec<Value>,
+    rows: Vec<Vec<Value>>,
+    key_columns: Vec<usize>,
+}
+
+impl Group {
+    fn flush<W: Write>(
+        &mut self,
+        writer: &mut PayloadWriter<W>,
+    ) -> std::result::Result<(), logos_log::error::LogError> {
+        if self.key.is_empty() {
+            return Ok(());
+        }
+        match self.rows.as_slice() {
+            [] => writer.absent(self.key.iter().map(Value::as_ref))?,
+            [row] if self.key_columns.iter().zip(&self.key).all(|(&c, k)| row[c].as_ref().same(k.as_ref())) => {
+                writer.row(row.iter().map(Value::as_ref))?;
+            }
+            rows => writer.rows(&self.key, rows)?,
+        }
+        self.key.clear();
+        self.rows.clear();
+        Ok(())
+    }
+}

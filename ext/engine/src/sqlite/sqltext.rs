@@ -1,0 +1,253 @@
+//! Just enough reading of SQL text: the expressions of a CREATE INDEX and the columns of a CREATE TABLE, which no pragma
+//! gives as they were written.
+//!
+//! Not a parser: it knows quotes, comments and brackets, and cuts at the top level. The text comes from
+//! sqlite_schema, so SQLite has already accepted it.
+
+/// The indexed expressions and the WHERE clause of a CREATE INDEX statement.
+#[derive(Debug, PartialEq, Eq)]
+pub struct IndexText {
+    /// One text per indexed term, without ASC/DESC (a COLLATE clause stays).
+    pub terms: Vec<String>,
+    /// The condition of a partial index.
+    pub condition: Option<String>,
+}
+
+/// Cuts `CREATE [UNIQUE] INDEX name ON table(terms) [WHERE condition]`.
+pub fn index(sql: &str) -> Option<IndexText> {
+    let tokens = tokens(sql);
+    let open = tokens.iter().position(|t| t.text == "(")?;
+    let mut depth = 0;
+    let mut terms = Vec::new();
+    let mut start = open + 1;
+    let mut close = None;
+    for (i, token) in tokens.iter().enumerate().skip(open) {
+        match token.text {
+            "(" => depth += 1,
+            ")" => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 || (depth == 1 && token.text == ",") {
+            terms.push(term(sql, &tokens[start..i])?);
+            start = i + 1;
+        }
+        if depth == 0 {
+            close = Some(i);
+            break;
+        }
+    }
+    let rest = &tokens[close? + 1..];
+    let condition = rest
+        .iter()
+        .position(|t| t.text.eq_ignore_ascii_case("where"))
+        .and_then(|at| rest.get(at + 1))
+        .map(|first| sql[first.at..].trim().trim_end_matches(';').to_string());
+    Some(IndexText { terms, condition })
+}
+
+/// One item of a CREATE TABLE's list.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Definition {
+    /// Its first word, unquoted: the column's name (or CONSTRAINT, PRIMARY and the like).
+    pub name: String,
+    /// The whole item.
+    pub text: String,
+}
+
+impl Definition {
+    /// Whether ADD COLUMN takes it whatever rows the table has: a constant default or none, and no further conditions.
+    pub fn can_be_added(&self) -> bool {
+        let words: Vec<String> = tokens(&self.text).iter().map(|t| t.text.to_lowercase()).collect();
+        let has = |word: &str| words[1..].iter().any(|w| w == word);
+        let refused =
+            ["check", "generated", "as", "unique", "primary", "current_time", "current_date", "current_timestamp"];
+        let default = words.iter().position(|w| w == "default");
+        let constant = default.is_none_or(|at| words.get(at + 1).is_some_and(|w| w != "("));
+        !refused.iter().any(|word| has(word)) && constant && (!has("not") || default.is_some())
+    }
+}
+
+/// The items of a CREATE TABLE's list.
+pub fn column_definitions(sql: &str) -> Option<Vec<Definition>> {
+    let tokens = tokens(sql);
+    let open = tokens.iter().position(|t| t.text == "(")?;
+    let mut items = Vec::new();
+    let (mut depth, mut start) = (0, open + 1);
+    for (i, token) in tokens.iter().enumerate().skip(open) {
+        match token.text {
+            "(" => depth += 1,
+            ")" => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 || (depth == 1 && token.text == ",") {
+            let (first, last) = (tokens.get(start)?, tokens.get(i - 1)?);
+            let text = sql.get(first.at..last.at + last.text.len())?.to_string();
+            items.push(Definition { name: unquoted(first.text), text });
+            start = i + 1;
+        }
+        if depth == 0 {
+            return Some(items);
+        }
+    }
+    None
+}
+
+/// The value of `name = value` among the arguments of a CREATE VIRTUAL TABLE.
+pub fn option(sql: &str, name: &str) -> Option<String> {
+    let items = column_definitions(sql)?;
+    let item = items.iter().find(|item| item.name.eq_ignore_ascii_case(name))?;
+    match tokens(&item.text).as_slice() {
+        [_, equals, value] if equals.text == "=" => Some(unquoted(value.text)),
+        _ => None,
+    }
+}
+
+/// Whether a statement is a CREATE, DROP or ALTER.
+pub fn changes_schema(sql: &str) -> bool {
+    let words = ["create", "drop", "alter"];
+    tokens(sql).first().is_some_and(|first| words.iter().any(|word| first.text.eq_ignore_ascii_case(word)))
+}
+
+/// The name in `DROP TABLE name`.
+pub fn dropped_table(sql: &str) -> Option<String> {
+    name_after(sql, &["drop", "table"])
+}
+
+/// The name in `CREATE VIRTUAL TABLE name …`.
+pub fn created_virtual_table(sql: &str) -> Option<String> {
+    name_after(sql, &["create", "virtual", "table"])
+}
+
+fn name_after(sql: &str, words: &[&str]) -> Option<String> {
+    let tokens = tokens(sql);
+    let begins = words.iter().zip(&tokens).filter(|(word, token)| token.text.eq_ignore_ascii_case(word)).count();
+    (begins == words.len()).then(|| tokens.get(begins)).flatten().map(|name| unquoted(name.text))
+}
+
+fn unquoted(word: &str) -> String {
+    let inner = |n: usize| word.get(n..word.len() - n).unwrap_or_default();
+    match word.as_bytes().first() {
+        Some(b'"') => inner(1).replace("\"\"", "\""),
+        Some(b'`') => inner(1).replace("``", "`"),
+        Some(b'\'') => inner(1).replace("''", "'"),
+        Some(b'[') => inner(1).to_string(),
+        _ => word.to_string(),
+    }
+}
+
+fn term(sql: &str, tokens: &[Token<'_>]) -> Option<String> {
+    let mut tokens = tokens;
+    if let [rest @ .., last] = tokens {
+        if last.text.eq_ignore_ascii_case("asc") || last.text.eq_ignore_ascii_case("desc") {
+            tokens = rest;
+        }
+    }
+    let (first, last) = (tokens.first()?, tokens.last()?);
+    Some(sql[first.at..last.at + last.text.len()].to_string())
+}
+
+struct Token<'a> {
+    at: usize,
+    text: &'a str,
+}
+
+/// Words, quoted things and single punctuation; white space and comments are dropped.
+fn tokens(sql: &str) -> Vec<Token<'_>> {
+    let bytes = sql.as_bytes();
+    let mut tokens = Vec::new();
+    let mut at = 0;
+    while at < bytes.len() {
+        let end = match bytes[at] {
+            b if b.is_ascii_whitespace() => {
+                at += 1;
+                continue;
+            }
+            b'-' if bytes.get(at + 1) == Some(&b'-') => {
+                at = sql[at..].find('\n').map_or(bytes.len(), |n| at + n + 1);
+                continue;
+            }
+            b'/' if bytes.get(at + 1) == Some(&b'*') => {
+                at = sql[at + 2..].find("*/").map_or(bytes.len(), |n| at + n + 4);
+                continue;
+            }
+            quote @ (b'\'' | b'"' | b'`') => quoted(bytes, at, quote),
+            b'[' => sql[at..].find(']').map_or(bytes.len(), |n| at + n + 1),
+            b if is_word(b) => bytes[at..].iter().position(|&b| !is_word(b)).map_or(bytes.len(), |n| at + n),
+            _ => at + 1,
+        };
+        tokens.push(Token { at, text: &sql[at..end] });
+        at = end;
+    }
+    tokens
+}
+
+fn is_word(b: u8) -> bool {
+    b.is_ascii_alphanumeric() || b == b'_' || b == b'$' || b >= 0x80
+}
+
+/// End of the quoted thing that begins at `at`; a doubled quote stands for one.
+fn quoted(bytes: &[u8], at: usize, quote: u8) -> usize {
+    let mut i = at + 1;
+    while i < bytes.len() {
+        if bytes[i] == quote {
+            if bytes.get(i + 1) != Some(&quote) {
+                return i + 1;
+            }
+            i += 1;
+        }
+        i += 1;
+    }
+    bytes.len()
+}
+
+/// Whether the text uses `word` outside quotes and comments, in any case.
+pub fn mentions(sql: &str, word: &str) -> bool {
+    tokens(sql).iter().any(|t| t.text.eq_ignore_ascii_case(word))
+}
+
+/// Whether the text may refer to a column of this name, quoted or not.
+pub fn refers_to(sql: &str, name: &str) -> bool {
+    tokens(sql).iter().any(|t| unquoted(t.text).eq_ignore_ascii_case(name))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn cut(sql: &str) -> (Vec<String>, Option<String>) {
+        let text = index(sql).unwrap();
+        (text.terms, text.condition)
+    }
+
+    #[test]
+    fn terms_and_condition_are_cut_at_the_top_level() {
+        let sql = "CREATE UNIQUE INDEX \"i(\" ON t ( lower(a, ')') COLLATE nocase DESC, [b,c] -- (x\n , `d``,` asc) \
+                   WHERE a IS NOT NULL AND b IN (1,2) ";
+        let terms = ["lower(a, ')') COLLATE nocase", "[b,c]", "`d``,`"].map(String::from).to_vec();
+        assert_eq!(cut(sql), (terms, Some("a IS NOT NULL AND b IN (1,2)".into())));
+    }
+
+    #[test]
+    fn a_plain_index_has_no_condition() {
+        assert_eq!(cut("CREATE INDEX i ON t(a)"), (vec!["a".into()], None));
+        assert_eq!(index("CREATE TABLE t"), None);
+    }
+
+    #[test]
+    fn the_columns_of_a_table_are_cut_as_they_were_written() {
+        let sql = "CREATE TABLE t(a INT DEFAULT (1,2), \"b \"\"c\" TEXT NOT NULL DEFAULT 'x, y', d, CHECK (a > 0))";
+        let items = column_definitions(sql).unwrap();
+        let names: Vec<&str> = items.iter().map(|d| d.name.as_str()).collect();
+        assert_eq!(names, ["a", "b \"c", "d", "CHECK"]);
+        assert_eq!(items[1].text, "\"b \"\"c\" TEXT NOT NULL DEFAULT 'x, y'");
+        let addable: Vec<bool> = items[..3].iter().map(Definition::can_be_added).collect();
+        assert_eq!(addable, [false, true, true]);
+    }
+
+    #[test]
+    fn words_in_quotes_and_comments_do_not_count() {
+        assert!(mentions("select Raise(IGNORE)", "raise"));
+        assert!(!mentions("select 'raise' /* raise */ -- raise", "raise"));
+    }
+}

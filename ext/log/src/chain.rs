@@ -1,0 +1,242 @@
+//! The chain rule: decides whether the next entry may follow the last one.
+//!
+//! Invariants
+//! - `next.parent == tip`; an entry names exactly one parent, and the first names the root.
+//! - Every entry is of this channel and signed by its author: the key that *is* the channel id.
+//! - Parts of a message follow each other without gap, messages likewise: seq counts 1, 2, 3, …
+//! - Order of checks: channel, parent, signer, signature, part. A refused entry leaves the chain as it was.
+//!
+//! Not here: reading the channel, joining pieces (`engine::replica`), the digest chain of payloads (checked by
+//! whoever joined the pieces, since only then the digest is known).
+
+use crate::crypto::verify;
+use crate::entry::{ChannelConfig, Inscription, Op, Proof, SignedTx};
+use crate::error::LogError;
+use crate::ids::{ChannelId, MsgId, PublicKey};
+use crate::part::Part;
+
+/// One operation that moves a channel's tip.
+#[derive(Debug, Clone, Copy)]
+pub enum Link<'a> {
+    /// An entry; it names its parent.
+    Entry(&'a Inscription),
+    /// A configuration; it names none.
+    Config(&'a ChannelConfig),
+}
+
+impl<'a> Link<'a> {
+    /// The operation as a link of `channel`, if it is one.
+    pub fn of(op: &'a Op, channel: ChannelId) -> Option<Self> {
+        match op {
+            Op::Inscribe(inscription) if inscription.channel == channel => Some(Self::Entry(inscription)),
+            Op::Config(config) if config.channel == channel => Some(Self::Config(config)),
+            Op::Inscribe(_) | Op::Config(_) | Op::Transfer(_) => None,
+        }
+    }
+
+    /// Its id: what the next link is appended to.
+    pub fn id(&self) -> MsgId {
+        match self {
+            Self::Entry(inscription) => inscription.id(),
+            Self::Config(config) => config.id(),
+        }
+    }
+}
+
+/// Where a reader stands on a channel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chain {
+    /// The channel; its id is the author's public key.
+    pub channel: ChannelId,
+    /// Id of the last accepted entry; the root before the first.
+    pub tip: MsgId,
+    /// How many entries were accepted.
+    pub entries: u64,
+    /// The message that the next part belongs to.
+    pub seq: u64,
+    /// The index of that part.
+    pub index: u32,
+}
+
+impl Chain {
+    /// Before the first entry.
+    pub fn new(channel: ChannelId) -> Self {
+        Self { channel, tip: MsgId::ROOT, entries: 0, seq: 1, index: 0 }
+    }
+
+    /// Who may write on this channel.
+    pub fn author(&self) -> PublicKey {
+        PublicKey(self.channel.0)
+    }
+
+    /// Checks one inscription of a transaction and steps over it. The signature is checked over the whole transaction.
+    pub fn accept<'a>(&mut self, tx: &SignedTx, inscription: &'a Inscription) -> Result<Part<'a>, LogError> {
+        let id = inscription.id();
+        if inscription.channel != self.channel {
+            return Err(LogError::WrongChannel { id, found: inscription.channel, expected: self.channel });
+        }
+        if inscription.parent != self.tip {
+            return Err(LogError::WrongParent { id, found: inscription.parent, expected: self.tip });
+        }
+        if inscription.signer != self.author() {
+            return Err(LogError::WrongSigner { id, found: inscription.signer, expected: self.author() });
+        }
+        tx.verify()?;
+        let part = Part::decode(&inscription.data)?;
+        if (part.seq, part.index) != (self.seq, self.index) {
+            let why = format!(
+                "part {} of message {} came where part {} of message {} was due",
+                part.index, part.seq, self.index, self.seq
+            );
+            return Err(LogError::WrongSequence { seq: part.seq, why });
+        }
+        self.tip = id;
+        self.entries += 1;
+        if part.last {
+            self.seq += 1;
+            self.index = 0;
+        } else {
+            self.index += 1;
+        }
+        Ok(part)
+    }
+
+    /// Checks a configuration of the channel and steps over it: it is a link, but no entry. Only one that leaves the author
+    /// the only writer is accepted, and only between two messages or parts that the author signed.
+    pub fn accept_config(&mut self, tx: &SignedTx, config: &ChannelConfig) -> Result<(), LogError> {
+        let id = config.id();
+        if config.channel != self.channel {
+            return Err(LogError::WrongChannel { id, found: config.channel, expected: self.channel });
+        }
+        if config.keys != [self.author()] {
+            let keys = config.keys.iter().map(PublicKey::to_string).collect::<Vec<_>>().join(", ");
+            return Err(LogError::KeysChanged { id, keys });
+        }
+        tx.verify()?;
+        let hash = tx.hash();
+        let signed = tx.ops.iter().zip(&tx.proofs).any(|(op, proof)| match (op, proof) {
+            (Op::Config(found), Proof::MultiSig(signatures)) => {
+                found == config && signatures.iter().any(|(s, _)| verify(&self.author(), hash.as_bytes(), s))
+            }
+            _ => false,
+        });
+        if !signed {
+            return Err(LogError::BadSignature { id });
+        }
+        self.tip = id;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::crypto::SigningKey;
+    use crate::entry::{sign_entry, sign_ops};
+
+    fn key(n: u8) -> SigningKey {
+        SigningKey::from_seed(&[n; 32])
+    }
+
+    fn channel() -> ChannelId {
+        ChannelId(key(1).public_key().0)
+    }
+
+    fn entry(key: &SigningKey, channel: ChannelId, parent: MsgId, seq: u64, index: u32, last: bool) -> SignedTx {
+        sign_entry(key, channel, parent, Part { seq, index, last, piece: b"x" }.encode())
+    }
+
+    fn accept(chain: &mut Chain, tx: &SignedTx) -> Result<(), LogError> {
+        chain.accept(tx, tx.inscriptions().next().unwrap()).map(drop)
+    }
+
+    /// A chain that has accepted one message of two parts.
+    fn chain() -> Chain {
+        let mut chain = Chain::new(channel());
+        for (index, last) in [(0, false), (1, true)] {
+            let tip = chain.tip;
+            accept(&mut chain, &entry(&key(1), channel(), tip, 1, index, last)).unwrap();
+        }
+        chain
+    }
+
+    fn refusal(tx: &SignedTx) -> LogError {
+        let mut chain = chain();
+        let before = chain.clone();
+        let error = accept(&mut chain, tx).unwrap_err();
+        assert_eq!(chain, before, "a refused entry leaves the chain as it was");
+        error
+    }
+
+    #[test]
+    fn entries_that_follow_are_accepted() {
+        let chain = chain();
+        assert_eq!((chain.entries, chain.seq, chain.index), (2, 2, 0));
+    }
+
+    #[test]
+    fn an_entry_of_another_channel_is_refused() {
+        let other = ChannelId([7; 32]);
+        assert!(matches!(refusal(&entry(&key(1), other, chain().tip, 2, 0, true)), LogError::WrongChannel { .. }));
+    }
+
+    #[test]
+    fn a_replayed_or_skipped_entry_is_refused_by_its_parent() {
+        let replay = entry(&key(1), channel(), MsgId::ROOT, 1, 0, false);
+        assert!(matches!(refusal(&replay), LogError::WrongParent { .. }));
+        assert!(matches!(
+            refusal(&entry(&key(1), channel(), MsgId([9; 32]), 3, 0, true)),
+            LogError::WrongParent { .. }
+        ));
+    }
+
+    #[test]
+    fn an_entry_signed_by_another_key_is_refused() {
+        assert!(matches!(refusal(&entry(&key(2), channel(), chain().tip, 2, 0, true)), LogError::WrongSigner { .. }));
+    }
+
+    #[test]
+    fn an_entry_with_another_ones_signature_is_refused() {
+        let mut forged = entry(&key(1), channel(), chain().tip, 2, 0, true);
+        forged.proofs = entry(&key(1), channel(), chain().tip, 2, 0, false).proofs;
+        assert!(matches!(refusal(&forged), LogError::BadSignature { .. }));
+    }
+
+    #[test]
+    fn a_configuration_is_a_link_if_the_author_signed_it_and_stays_the_only_writer() {
+        let config = |channel, keys: &[u8]| ChannelConfig {
+            channel,
+            keys: keys.iter().map(|n| key(*n).public_key()).collect(),
+            posting_timeframe: 0,
+            posting_timeout: 0,
+            configuration_threshold: 1,
+            transfer_threshold: 1,
+        };
+        let accept = |signer: u8, config: &ChannelConfig| {
+            let mut chain = chain();
+            let tx = sign_ops(&key(signer), vec![Op::Config(config.clone())], None);
+            chain.accept_config(&tx, config).map(|()| chain)
+        };
+        let good = config(channel(), &[1]);
+        assert_eq!(accept(1, &good).unwrap().tip, good.id());
+        assert!(matches!(accept(2, &good).unwrap_err(), LogError::BadSignature { .. }));
+        assert!(matches!(accept(1, &config(channel(), &[1, 2])).unwrap_err(), LogError::KeysChanged { .. }));
+        assert!(matches!(accept(1, &config(channel(), &[2])).unwrap_err(), LogError::KeysChanged { .. }));
+        assert!(matches!(accept(1, &config(ChannelId([7; 32]), &[1])).unwrap_err(), LogError::WrongChannel { .. }));
+    }
+
+    #[test]
+    fn parts_out_of_turn_are_refused() {
+        for (seq, index) in [(1, 2), (2, 1), (3, 0)] {
+            let error = refusal(&entry(&key(1), channel(), chain().tip, seq, index, true));
+            assert!(matches!(error, LogError::WrongSequence { .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_entry_that_is_no_part_is_refused() {
+        let tx = sign_entry(&key(1), channel(), chain().tip, Vec::new());
+        assert!(matches!(refusal(&tx), LogError::Truncated { .. }));
+    }
+}
