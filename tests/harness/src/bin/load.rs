@@ -1,0 +1,122 @@
+//! A process to be killed: a primary under load, a replica that follows, or one tour through everything.
+//!
+//! `load primary DATABASE CHANNEL SEED` publishes and writes random transactions until it is killed.
+//! `load replica DATABASE URL` follows until it is killed.
+//! `load tour FOLDER` takes a primary and a replica in that folder through every kind of step, once, and ends.
+//! `load fork FOLDER` forks with a loaded extension; parent and child publish a database each.
+//! `LOGOS_EXTENSION` names the build of the extension to load.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::path::Path;
+use std::time::Duration;
+
+use harness::files::extension;
+use harness::pair::{attach, flush, publish, try_attach};
+use harness::sql::open_loading;
+use harness::{load, wait_until, Connection, Dice, Sql};
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["primary", database, channel, seed] => primary(Path::new(database), channel, seed.parse().unwrap()),
+        ["replica", database, url] => replica(Path::new(database), url),
+        ["tour", folder] => tour(Path::new(folder)),
+        ["fork", folder] => fork(Path::new(folder)),
+        _ => panic!("usage: see the head of load.rs"),
+    }
+}
+
+fn open(path: &Path) -> Connection {
+    open_loading(path, &extension(), Some("sqlite3_logos_init"))
+}
+
+fn primary(database: &Path, channel: &str, seed: u64) {
+    let conn = open(database);
+    let mut dice = Dice::new(seed);
+    conn.run(load::SCHEMA);
+    println!("{}", publish(&conn, channel));
+    loop {
+        load::transaction(&conn, &mut dice);
+        if dice.below(4) == 0 {
+            std::thread::sleep(Duration::from_micros(dice.below(3000)));
+        }
+    }
+}
+
+fn replica(database: &Path, url: &str) {
+    let conn = open(database);
+    try_attach(&conn, url, Some(r#"{"follow":true}"#)).unwrap();
+    println!("following");
+    loop {
+        std::thread::sleep(Duration::from_secs(60));
+    }
+}
+
+/// Everything a database can go through, and the same again on what is there already.
+fn tour(folder: &Path) {
+    let conn = open(&folder.join("primary.db"));
+    conn.run(load::SCHEMA);
+    conn.run("INSERT OR REPLACE INTO account VALUES (1, 'there before', 1.5)");
+    let url = publish(&conn, &format!("dir:{}", folder.join("channel").display()));
+    flush(&conn);
+    println!("{url}");
+    let replica = open(&folder.join("replica.db"));
+    attach(&replica, &url);
+    let mut dice = Dice::new(conn.int("SELECT transactions FROM progress") as u64);
+    for round in 0..6 {
+        for _ in 0..4 {
+            load::transaction(&conn, &mut dice);
+        }
+        conn.run(&format!(
+            "DROP TABLE IF EXISTS later; CREATE TABLE later(a PRIMARY KEY, b); INSERT INTO later VALUES ({round}, 'x')"
+        ));
+        if round % 2 == 0 {
+            conn.run("ALTER TABLE later ADD COLUMN c DEFAULT 5; UPDATE later SET c = 6");
+        }
+        flush(&conn);
+        attach(&replica, &url);
+    }
+    // Long enough a log to be pruned, and the rest in which that happens.
+    conn.run("WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c WHERE i < 6000) INSERT INTO note SELECT 'tour', i FROM c");
+    flush(&conn);
+    wait_until("the log is pruned", || conn.int("SELECT count(*) FROM _logos_log") < 100);
+    conn.run("DELETE FROM note WHERE text = 'tour'");
+    flush(&conn);
+    attach(&replica, &url);
+    println!("done");
+}
+
+/// The extension is loaded, nothing runs yet, the process forks, and both halves go on with databases of their own.
+fn fork(folder: &Path) {
+    let loaded = open(&folder.join("loaded-before.db"));
+    loaded.run("CREATE TABLE t(a)");
+    // SAFETY: this process has one thread; the child uses connections of its own only and leaves by `_exit`.
+    let child = unsafe { libc_fork() };
+    let name = if child == 0 { "child" } else { "parent" };
+    let conn = open(&folder.join(format!("{name}.db")));
+    conn.run(&format!("CREATE TABLE t(a); INSERT INTO t VALUES ('{name}')"));
+    let url = publish(&conn, &format!("dir:{}", folder.join(format!("{name}.channel")).display()));
+    flush(&conn);
+    let replica = open(&folder.join(format!("{name}-replica.db")));
+    attach(&replica, &url);
+    assert_eq!(replica.text("SELECT a FROM t"), name);
+    if child == 0 {
+        // SAFETY: ends the child without running what belongs to the parent.
+        unsafe { libc::_exit(0) };
+    }
+    let mut status = 0;
+    // SAFETY: waits for the child made above, with a place for its status.
+    assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+    assert_eq!(status, 0, "the child failed");
+    loaded.run("INSERT INTO t VALUES (1)");
+    println!("done");
+}
+
+/// `fork(2)`.
+///
+/// # Safety
+/// The process has one thread.
+unsafe fn libc_fork() -> i32 {
+    // SAFETY: as the caller promises.
+    unsafe { libc::fork() }
+}

@@ -1,0 +1,83 @@
+//! `logos_status` and `logos_log` as values.
+
+use std::path::Path;
+
+use rusqlite::Connection;
+
+/// One row of `logos_status`.
+#[derive(Debug, Clone)]
+pub struct Status {
+    pub channel: String,
+    pub database: String,
+    pub role: String,
+    pub state: String,
+    pub position: Option<String>,
+    pub accepted_position: Option<String>,
+    pub lag_messages: i64,
+    pub lag_bytes: i64,
+    pub messages: i64,
+    pub bytes: i64,
+    pub error: Option<String>,
+    pub hint: Option<String>,
+}
+
+/// Every row of `logos_status`.
+pub fn status(conn: &Connection) -> Vec<Status> {
+    let mut statement = conn
+        .prepare(
+            "SELECT channel, database, role, state, position, accepted_position, lag_messages, lag_bytes, messages,
+                    bytes, error, hint FROM logos_status",
+        )
+        .unwrap();
+    let rows = statement.query_map([], |row| {
+        Ok(Status {
+            channel: row.get(0)?,
+            database: row.get(1)?,
+            role: row.get(2)?,
+            state: row.get(3)?,
+            position: row.get(4)?,
+            accepted_position: row.get(5)?,
+            lag_messages: row.get(6)?,
+            lag_bytes: row.get(7)?,
+            messages: row.get(8)?,
+            bytes: row.get(9)?,
+            error: row.get(10)?,
+            hint: row.get(11)?,
+        })
+    });
+    rows.unwrap().map(Result::unwrap).collect()
+}
+
+/// The row of one database of this process.
+pub fn status_of(conn: &Connection, database: &Path) -> Option<Status> {
+    let wanted = database.canonicalize().unwrap();
+    status(conn).into_iter().find(|row| Path::new(&row.database).canonicalize().is_ok_and(|path| path == wanted))
+}
+
+/// One row of `logos_log`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Message {
+    pub seq: i64,
+    pub position: String,
+    pub parent: Option<String>,
+    pub state: String,
+    pub kind: String,
+    pub bytes: i64,
+}
+
+/// Every row of `logos_log`, oldest first.
+pub fn messages(conn: &Connection) -> Vec<Message> {
+    let mut statement =
+        conn.prepare("SELECT seq, position, parent, state, kind, bytes FROM logos_log ORDER BY seq").unwrap();
+    let rows = statement.query_map([], |row| {
+        Ok(Message {
+            seq: row.get(0)?,
+            position: row.get(1)?,
+            parent: row.get(2)?,
+            state: row.get(3)?,
+            kind: row.get(4)?,
+            bytes: row.get(5)?,
+        })
+    });
+    rows.unwrap().map(Result::unwrap).collect()
+}

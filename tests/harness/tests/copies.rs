@@ -1,0 +1,263 @@
+//! Goal: a copy of a published database works as a database, and never publishes under the original's identity by accident
+//! (T24, T34); a database that went back in time is noticed (T3, T35).
+//!
+//! Method: copies are made as people make them (`.dump`, the backup API, VACUUM INTO, cp with and without the other files),
+//! used, published, and compared with the original, which goes on.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use harness::files::sidecar;
+use harness::pair::{flush, publish, try_attach};
+use harness::rusqlite::backup::Backup;
+use harness::{assert_equal, open, replicate, wait_until, Connection, Pair, Shell, Sql, TempDir};
+
+const TABLES: &str = "
+    CREATE TABLE i(id INTEGER PRIMARY KEY, v); CREATE TABLE n(a, b); CREATE TABLE k(name TEXT PRIMARY KEY, v UNIQUE);
+    INSERT INTO i VALUES (1, 'a'), (2, 'b'); INSERT INTO n VALUES (1, 1), (2, 2); INSERT INTO k VALUES ('x', 1), ('y', 2);";
+
+const WRITES: &str = "INSERT INTO i(v) VALUES ('later'); UPDATE n SET b = b + 1; REPLACE INTO k VALUES ('z', 1); DELETE FROM i WHERE id = 1;";
+
+fn suffixed(path: &Path, suffix: &str) -> PathBuf {
+    PathBuf::from(format!("{}{suffix}", path.display()))
+}
+
+/// The copy works, publishes on a channel of its own into the same folder, and both it and the original go on.
+fn is_a_database_of_its_own(pair: &Pair, copy: &Path) {
+    let conn = open(copy);
+    conn.run(WRITES);
+    assert_eq!(conn.text("PRAGMA integrity_check"), "ok");
+    let url = publish(&conn, &pair.dir.channel());
+    assert_ne!(url, pair.url);
+    replicate(&conn, &url, &suffixed(copy, "-replica"));
+    conn.run("INSERT INTO n VALUES (7, 7)");
+    replicate(&conn, &url, &suffixed(copy, "-replica"));
+    pair.run(WRITES);
+    pair.check();
+    assert_eq!(pair.primary.int("SELECT count(*) FROM n WHERE a = 7"), 0);
+}
+
+#[test]
+fn a_dump_piped_into_a_new_file_is_a_database_of_its_own() {
+    let mut pair = Pair::of(TABLES);
+    pair.check();
+    pair.run(WRITES);
+    let dump = Shell::run(&pair.primary_path(), ".dump");
+    assert_eq!(dump.err, "");
+    let copy = pair.dir.file("copy.db");
+    assert_eq!(Shell::run(&copy, &dump.out).err, "");
+    is_a_database_of_its_own(&pair, &copy);
+    pair.check_fresh();
+}
+
+#[test]
+fn a_dump_of_a_replica_is_not_taken_for_a_replica_that_can_be_written() {
+    let pair = Pair::of(TABLES);
+    pair.check();
+    let dump = Shell::run(&pair.replica_path(), ".dump");
+    let copy = pair.dir.file("copy.db");
+    Shell::run(&copy, &dump.out);
+    // The guards came along only after the rows; so did the position, and the copy can follow on.
+    pair.run(WRITES);
+    replicate(&pair.primary, &pair.url, &copy);
+}
+
+#[test]
+fn a_backup_by_the_api_is_a_database_of_its_own() {
+    let pair = Pair::of(TABLES);
+    pair.check();
+    let copy = pair.dir.file("copy.db");
+    {
+        let mut target = Connection::open(&copy).unwrap();
+        let backup = Backup::new(&pair.primary, &mut target).unwrap();
+        backup.run_to_completion(1, std::time::Duration::ZERO, None).unwrap();
+    }
+    is_a_database_of_its_own(&pair, &copy);
+}
+
+#[test]
+fn vacuum_into_makes_a_database_of_its_own() {
+    let pair = Pair::of(TABLES);
+    pair.check();
+    let copy = pair.dir.file("copy.db");
+    pair.run(&format!("VACUUM INTO '{}'", copy.display()));
+    is_a_database_of_its_own(&pair, &copy);
+}
+
+#[test]
+fn a_file_copied_without_its_sidecar_is_a_database_of_its_own() {
+    for with_wal in [true, false] {
+        let pair = Pair::of(TABLES);
+        pair.check();
+        pair.run(WRITES);
+        flush(&pair.primary);
+        if !with_wal {
+            pair.run("PRAGMA wal_checkpoint(TRUNCATE)");
+        }
+        let copy = pair.dir.file("copy.db");
+        fs::copy(pair.primary_path(), &copy).unwrap();
+        if with_wal {
+            fs::copy(suffixed(&pair.primary_path(), "-wal"), suffixed(&copy, "-wal")).unwrap();
+        }
+        is_a_database_of_its_own(&pair, &copy);
+    }
+}
+
+/// Copies a database at rest with its sidecar, and the write-ahead logs of both where there are any.
+fn copy_all(from: &Path, to: &Path) {
+    for suffix in ["", "-wal", "-logos", "-logos-wal"] {
+        if suffixed(from, suffix).exists() {
+            fs::copy(suffixed(from, suffix), suffixed(to, suffix)).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_file_copied_with_its_sidecar_works_but_does_not_publish_as_the_original() {
+    for running in [true, false] {
+        let pair = Pair::of(TABLES);
+        pair.check();
+        if !running {
+            pair.run("SELECT logos_stop()");
+        }
+        let copy = pair.dir.file("copy.db");
+        copy_all(&pair.primary_path(), &copy);
+        let conn = open(&copy);
+        conn.run(WRITES);
+        let entries = || harness::files::entries(&pair.url).len();
+        let before = entries();
+        for channel in [pair.dir.channel(), pair.url.clone()] {
+            let error = conn.fails(&format!("SELECT logos_publish('{channel}')"));
+            assert!(error.contains("copy") && error.contains("moved"), "{error}");
+        }
+        assert_eq!(entries(), before);
+        fs::remove_file(sidecar(&copy)).unwrap();
+        let _ = fs::remove_file(suffixed(&copy, "-logos-wal"));
+        let url = publish(&conn, &pair.dir.channel());
+        assert_ne!(url, pair.url);
+        replicate(&conn, &url, &pair.dir.file("copy-replica.db"));
+        publish(&pair.primary, &pair.url);
+        pair.check();
+    }
+}
+
+#[test]
+fn a_database_that_was_moved_goes_on_when_that_is_said() {
+    let pair = Pair::of(TABLES);
+    pair.check();
+    pair.run("SELECT logos_stop()");
+    let Pair { primary, url, dir, .. } = pair;
+    primary.close().unwrap();
+    let folder = dir.file("elsewhere");
+    fs::create_dir(&folder).unwrap();
+    let moved = folder.join("new name.db");
+    copy_all(&dir.file("primary.db"), &moved);
+    fs::remove_file(dir.file("primary.db")).unwrap();
+    let conn = open(&moved);
+    conn.fails(&format!("SELECT logos_publish('{url}')"));
+    assert_eq!(conn.text(&format!("SELECT logos_publish('{url}', '{{\"moved\":true}}')")), url);
+    conn.run(WRITES);
+    replicate(&conn, &url, &dir.file("replica.db"));
+    conn.run("SELECT logos_stop()");
+    // Said once, it is at home here.
+    assert_eq!(publish(&conn, &url), url);
+}
+
+/// An older copy of the file in the original's place, the sidecar kept: the log ends before what was published.
+#[test]
+fn a_primary_restored_from_an_older_copy_is_noticed_and_publishes_nothing() {
+    for written_since in [0, 1, 200] {
+        let dir = TempDir::new();
+        let path = dir.file("primary.db");
+        let old = dir.file("old.db");
+        let url;
+        {
+            let primary = open(&path);
+            primary.run(TABLES);
+            url = publish(&primary, &dir.channel());
+            replicate(&primary, &url, &dir.file("replica.db"));
+            primary.run(&format!("VACUUM INTO '{}'", old.display()));
+            for _ in 0..20 {
+                primary.run(WRITES);
+            }
+            replicate(&primary, &url, &dir.file("replica.db"));
+            primary.run("SELECT logos_stop()");
+        }
+        for suffix in ["-wal", "-shm"] {
+            let _ = fs::remove_file(suffixed(&path, suffix));
+        }
+        fs::copy(&old, &path).unwrap();
+        let entries = harness::files::entries(&url).len();
+        for _ in 0..written_since {
+            let answer = Shell::run(&path, "INSERT INTO i(v) VALUES ('after the restore');");
+            assert_eq!(answer.err, "");
+        }
+        let primary = open(&path);
+        let answer = primary.try_texts(&format!("SELECT logos_publish('{url}')"));
+        let said = match answer {
+            Err(error) => error.to_string(),
+            Ok(_) => {
+                let said = || {
+                    primary.text(
+                        "SELECT coalesce(error, '') || coalesce(hint, '') FROM logos_status WHERE role = 'primary'",
+                    )
+                };
+                wait_until("the status says that it went back", || said().contains("went back in time"));
+                said()
+            }
+        };
+        assert!(said.contains("went back in time"), "{said}");
+        assert_eq!(harness::files::entries(&url).len(), entries, "something was published");
+        // The application goes on, and the replica keeps the newer state.
+        primary.run(WRITES);
+        let replica = open(&dir.file("replica.db"));
+        assert!(try_attach(&replica, &url, None).unwrap().is_empty());
+        // The way out that the hint names: a new channel.
+        primary.run("SELECT logos_stop()");
+        fs::remove_file(sidecar(&path)).unwrap();
+        let new = publish(&primary, &dir.channel());
+        assert_ne!(new, url);
+        let fresh = replicate(&primary, &new, &dir.file("fresh.db"));
+        assert_equal(&primary, &fresh);
+    }
+}
+
+/// Database and sidecar both restored: the channel is ahead of them, and says so.
+#[test]
+fn a_primary_restored_together_with_its_sidecar_finds_the_channel_ahead() {
+    let dir = TempDir::new();
+    let (path, old) = (dir.file("primary.db"), dir.file("old.db"));
+    let url;
+    {
+        let primary = open(&path);
+        primary.run(TABLES);
+        url = publish(&primary, &dir.channel());
+        flush(&primary);
+        primary.run("SELECT logos_stop()");
+    }
+    copy_all(&path, &old);
+    {
+        let primary = open(&path);
+        publish(&primary, &url);
+        primary.run(WRITES);
+        flush(&primary);
+        primary.run("SELECT logos_stop()");
+    }
+    for suffix in ["-wal", "-shm", "-logos-wal", "-logos-shm"] {
+        let _ = fs::remove_file(suffixed(&path, suffix));
+    }
+    copy_all(&old, &path);
+    let entries = harness::files::entries(&url);
+    let primary = open(&path);
+    primary.run("INSERT INTO i(v) VALUES ('on the older state')");
+    let answer = primary.try_texts(&format!("SELECT logos_publish('{url}')"));
+    if answer.is_ok() {
+        let state = || primary.text("SELECT state FROM logos_status WHERE role = 'primary'");
+        wait_until("the status refuses", || state() == "refused" || state() == "stopped");
+        let said =
+            primary.text("SELECT coalesce(error, '') || coalesce(hint, '') FROM logos_status WHERE role = 'primary'");
+        assert!(said.contains("channel"), "{said}");
+    }
+    assert_eq!(harness::files::entries(&url), entries, "something was published");
+}

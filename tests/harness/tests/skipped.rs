@@ -1,0 +1,191 @@
+//! Goal: rows whose capture trigger did not run are captured all the same, as far as anything in SQLite tells of them:
+//! RAISE in the application's AFTER triggers, triggers switched off (T25), and by hand what nothing tells of (T11).
+//!
+//! Method: the application's triggers are made before and after ours, on tables with every kind of key; dumps are compared.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use harness::rusqlite::config::DbConfig;
+use harness::rusqlite::MAIN_DB;
+use harness::{in_every_order, Connection, Pair, Sql};
+
+const TABLES: &str = "
+    CREATE TABLE i(id INTEGER PRIMARY KEY, n, note); CREATE TABLE a(id INTEGER PRIMARY KEY AUTOINCREMENT, n, note);
+    CREATE TABLE h(n, note); CREATE TABLE k(name TEXT PRIMARY KEY, n); CREATE TABLE w(name TEXT PRIMARY KEY, n) WITHOUT ROWID;
+    CREATE TABLE log(what);
+    INSERT INTO i VALUES (1, 0, 'old'), (2, 0, 'old'), (3, 0, 'old'); INSERT INTO a VALUES (1, 0, 'old'), (2, 0, 'old');
+    INSERT INTO h VALUES (0, 'old'), (0, 'older'); INSERT INTO k VALUES ('a', 0), ('b', 0), ('c', 0);
+    INSERT INTO w VALUES ('a', 0), ('b', 0), ('c', 0);";
+
+fn triggers(raise: &str) -> String {
+    ["i", "a", "h", "k", "w"]
+        .iter()
+        .flat_map(|table| {
+            ["INSERT", "UPDATE", "DELETE"].map(|event| {
+                let row = if event == "DELETE" { "OLD" } else { "NEW" };
+                format!("CREATE TRIGGER {table}_{event} AFTER {event} ON {table} WHEN {row}.n = 1 BEGIN SELECT {raise}; END;\n")
+            })
+        })
+        .collect()
+}
+
+const IGNORED: &[&str] = &[
+    "INSERT INTO i VALUES (10, 1, 'x'), (11, 2, 'y'), (12, 1, 'z')",
+    "INSERT INTO i(n, note) VALUES (1, 'automatic'), (1, 'again')",
+    "INSERT INTO a(n, note) VALUES (1, 'automatic'), (2, 'seen'), (1, 'again')",
+    "INSERT INTO h VALUES (1, 'hidden'), (2, 'seen'), (1, 'hidden')",
+    "INSERT INTO k VALUES ('d', 1), ('e', 2), ('f', 1)",
+    "INSERT INTO w VALUES ('d', 1), ('e', 2), ('f', 1)",
+    "UPDATE i SET n = 1 WHERE id < 3",
+    "UPDATE i SET n = 1, id = id + 100 WHERE id = 3",
+    "UPDATE h SET n = 1, note = note || '!'; UPDATE h SET rowid = rowid + 50 WHERE note LIKE 'old%'",
+    "UPDATE k SET n = 1, name = name || '2'; UPDATE w SET n = 1 WHERE name = 'b'",
+    "DELETE FROM i WHERE id IN (1, 10); DELETE FROM h WHERE note LIKE 'hidden%'; DELETE FROM k WHERE name = 'a2'; DELETE FROM w WHERE name = 'b'",
+    "BEGIN; INSERT INTO i VALUES (500, 1, 'lost'); ROLLBACK; INSERT INTO i VALUES (501, 1, 'kept')",
+    "REPLACE INTO i VALUES (501, 1, 'replaced'); REPLACE INTO k VALUES ('e', 1)",
+    "DELETE FROM a",
+];
+
+#[test]
+fn rows_that_raise_ignore_hides_are_captured() {
+    in_every_order(&format!("{TABLES}{}", triggers("RAISE(IGNORE)")), IGNORED);
+    let later = triggers("RAISE(IGNORE)");
+    in_every_order(TABLES, &[&[later.as_str()], IGNORED].concat());
+}
+
+#[test]
+fn a_changed_key_of_a_without_rowid_table_hidden_by_raise_ignore_is_captured() {
+    in_every_order(
+        &format!("{TABLES}{}", triggers("RAISE(IGNORE)")),
+        &["UPDATE w SET n = 1, name = name || '2'", "UPDATE OR REPLACE w SET n = 1, name = 'b2' WHERE name = 'a2'"],
+    );
+}
+
+#[test]
+fn rows_that_stay_after_raise_fail_are_captured() {
+    let failing = &[
+        "!INSERT INTO i VALUES (10, 2, 'x'), (11, 1, 'y'), (12, 2, 'z')",
+        "!INSERT INTO i(n, note) VALUES (2, 'automatic'), (1, 'stays'), (2, 'never')",
+        "!INSERT INTO a(n, note) VALUES (1, 'automatic')",
+        "!INSERT INTO h VALUES (2, 'seen'), (1, 'hidden')",
+        "!INSERT INTO k VALUES ('d', 2), ('e', 1)",
+        "!INSERT INTO w VALUES ('d', 2), ('e', 1)",
+        "!UPDATE i SET n = 1",
+        "!UPDATE h SET n = 1, rowid = rowid + 100",
+        "!UPDATE k SET n = 1, name = name || '2'",
+        "!DELETE FROM i WHERE n = 1",
+        "!UPDATE OR FAIL i SET n = 1 WHERE id = 2",
+        "BEGIN; INSERT INTO log VALUES ('begun')",
+        "!INSERT INTO i VALUES (600, 1, 'stays')",
+        "COMMIT",
+    ];
+    in_every_order(&format!("{TABLES}{}", triggers("RAISE(FAIL, 'no')")), failing);
+    let later = triggers("RAISE(FAIL, 'no')");
+    in_every_order(TABLES, &[&[later.as_str()], failing.as_slice()].concat());
+}
+
+#[test]
+fn rows_written_by_triggers_around_a_failure_are_captured() {
+    let triggers = "
+        CREATE UNIQUE INDEX iu ON i(note) WHERE note LIKE 'u%';
+        CREATE TRIGGER i_nested AFTER INSERT ON i BEGIN
+            INSERT INTO a(n, note) VALUES (NEW.n, 'from i'); INSERT OR FAIL INTO k VALUES (NEW.note, NEW.n); INSERT INTO h VALUES (NEW.n, 'end');
+        END;
+        CREATE TRIGGER a_nested AFTER INSERT ON a WHEN NEW.n = 5 BEGIN
+            UPDATE i SET n = 6 WHERE id = 2; SELECT RAISE(IGNORE);
+        END;
+        CREATE TRIGGER k_nested AFTER INSERT ON k WHEN NEW.n = 7 BEGIN SELECT RAISE(FAIL, 'seven'); END;";
+    let steps = &[
+        "INSERT INTO i VALUES (20, 3, 'fine')",
+        "!INSERT OR FAIL INTO i VALUES (21, 3, 'ua'), (22, 3, 'a'), (23, 3, 'never')",
+        "INSERT INTO i VALUES (24, 5, 'nested ignore')",
+        "!INSERT INTO i VALUES (25, 3, 'first'), (26, 7, 'nested fail'), (27, 3, 'never')",
+        "!INSERT OR FAIL INTO i VALUES (28, 3, 'ub'), (29, 3, 'ub')",
+        "!UPDATE OR FAIL i SET note = 'uc' WHERE id < 3",
+        "INSERT OR REPLACE INTO i VALUES (30, 8, 'uc')",
+        "INSERT OR IGNORE INTO i VALUES (31, 8, 'uc'), (32, 8, 'ud')",
+    ];
+    in_every_order(&format!("{TABLES}{triggers}"), steps);
+    in_every_order(TABLES, &[&[triggers], steps.as_slice()].concat());
+}
+
+fn warnings(conn: &Connection) -> String {
+    conn.text("SELECT coalesce(warnings, '') FROM logos_status WHERE role = 'primary'")
+}
+
+/// Tables WITHOUT ROWID, and deletes of everything, tell the update hook nothing: they need `logos_touch` or a trigger.
+#[test]
+fn with_triggers_switched_off_rows_arrive_and_the_status_warns() {
+    for one_message in [true, false] {
+        let options = if one_message { r#"{"batch_ms":60000}"# } else { "{}" };
+        let mut pair = Pair::with_options(TABLES, options);
+        pair.check();
+        assert_eq!(warnings(&pair.primary), "");
+        pair.primary.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false).unwrap();
+        for step in [
+            "INSERT INTO i VALUES (10, 1, 'x'); INSERT INTO a(n) VALUES (1); INSERT INTO h VALUES (1, 'h'); INSERT INTO k VALUES ('z', 1)",
+            "UPDATE i SET n = 9 WHERE id = 1; UPDATE h SET n = 9; UPDATE k SET n = 9 WHERE name = 'a'",
+            "DELETE FROM i WHERE id = 2; DELETE FROM h WHERE note = 'old'; DELETE FROM k WHERE name = 'b'",
+            "UPDATE i SET id = 77 WHERE id = 3; UPDATE k SET name = 'moved' WHERE name = 'c'; UPDATE h SET rowid = 55 WHERE note = 'older'",
+            "BEGIN; INSERT INTO i VALUES (20, 1, 'lost'); ROLLBACK; INSERT INTO i VALUES (21, 1, 'kept')",
+        ] {
+            eprintln!("{step}");
+            pair.run(step);
+            if !one_message {
+                pair.check();
+            }
+        }
+        pair.check();
+        pair.check_fresh();
+        assert!(warnings(&pair.primary).contains("trigger"), "{}", warnings(&pair.primary));
+        pair.primary.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, true).unwrap();
+        pair.run("UPDATE w SET n = 5; UPDATE i SET n = 6");
+        pair.check();
+    }
+}
+
+#[test]
+fn rows_replaced_while_triggers_are_switched_off_arrive() {
+    let pair = Pair::of(&format!(
+        "{TABLES} CREATE UNIQUE INDEX kn ON k(n) WHERE n > 0; CREATE UNIQUE INDEX inote ON i(note) WHERE n > 0;"
+    ));
+    pair.run("UPDATE k SET n = 1 WHERE name = 'a'; UPDATE k SET n = 2 WHERE name = 'b'; UPDATE i SET n = id, note = 'n' || id");
+    pair.check();
+    pair.primary.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false).unwrap();
+    for step in [
+        "REPLACE INTO i VALUES (1, 1, 'by its key')",
+        "REPLACE INTO k VALUES ('b', 5)",
+        "REPLACE INTO k VALUES ('new', 1)",
+        "REPLACE INTO i VALUES (50, 1, 'n2')",
+        "UPDATE OR REPLACE i SET note = 'n3' WHERE id = 50",
+    ] {
+        eprintln!("{step}");
+        pair.run(step);
+        pair.check();
+    }
+}
+
+#[test]
+fn a_blob_written_in_place_is_not_captured_and_a_touch_brings_it() {
+    let pair = Pair::of(
+        "CREATE TABLE i(id INTEGER PRIMARY KEY, b BLOB); CREATE TABLE k(name TEXT PRIMARY KEY, b BLOB); CREATE TABLE h(b BLOB);
+         INSERT INTO i VALUES (1, zeroblob(10)); INSERT INTO k VALUES ('a', zeroblob(10)); INSERT INTO h VALUES (zeroblob(10));",
+    );
+    pair.check();
+    for table in ["i", "k", "h"] {
+        let mut blob = pair.primary.blob_open(MAIN_DB, table, "b", 1, false).unwrap();
+        blob.write_at(b"inside", 2).unwrap();
+        blob.close().unwrap();
+    }
+    pair.run("INSERT INTO i VALUES (2, 'another')");
+    harness::pair::flush(&pair.primary);
+    let replica = harness::open(&pair.replica_path());
+    harness::pair::attach(&replica, &pair.url);
+    assert_eq!(
+        replica.texts(
+            "SELECT sum(b = zeroblob(10)) FROM (SELECT b FROM i UNION ALL SELECT b FROM k UNION ALL SELECT b FROM h)"
+        ),
+        ["3"]
+    );
+    pair.run("SELECT logos_touch('i', 1), logos_touch('k', 'a'), logos_touch('h', 1)");
+    pair.check();
+}

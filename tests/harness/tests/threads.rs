@@ -1,0 +1,88 @@
+//! Goal: no thread of ours is left behind, by closing, stopping or forking (T17).
+//!
+//! Method: the threads of this process are counted through /proc where the host has it; the tests of this file take
+//! turns, so that each counts its own.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::sync::Mutex;
+
+use harness::pair::{flush, publish};
+use harness::{open, wait_until, Pair, Sql, TempDir};
+
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn threads() -> usize {
+    std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count)
+}
+
+#[test]
+fn a_thousand_closes_without_farewell_lose_nothing_and_leave_no_thread() {
+    let _alone = ALONE.lock();
+    let dir = TempDir::new();
+    let database = dir.file("primary.db");
+    let first = open(&database);
+    first.run("CREATE TABLE t(id INTEGER PRIMARY KEY, v)");
+    let url = publish(&first, &dir.channel());
+    flush(&first);
+    first.close().unwrap();
+    let mut most = 0;
+    for n in 0..1000 {
+        let conn = open(&database);
+        if n % 3 == 0 {
+            assert_eq!(publish(&conn, &url), url);
+        }
+        conn.run(&format!("INSERT INTO t VALUES ({n}, 'pending at close')"));
+        conn.close().unwrap_or_else(|(_, error)| panic!("close {n}: {error}"));
+        if n >= 100 {
+            most = most.max(threads());
+        }
+    }
+    assert!(most < 20, "{most} threads");
+    let conn = open(&database);
+    assert_eq!(publish(&conn, &url), url);
+    let replica = harness::replicate(&conn, &url, &dir.file("replica.db"));
+    assert_eq!(replica.int("SELECT count(*) FROM t"), 1000);
+    conn.run("SELECT logos_stop()");
+    replica.run("SELECT logos_stop()");
+}
+
+#[test]
+fn stopping_ends_the_threads() {
+    let _alone = ALONE.lock();
+    let dir = TempDir::new();
+    drop(open(&dir.file("x.db")));
+    let before = threads();
+    for n in 0..20 {
+        let conn = open(&dir.file(&format!("primary-{n}.db")));
+        conn.run("CREATE TABLE t(a); INSERT INTO t VALUES (1)");
+        publish(&conn, &format!("dir:{}", dir.file(&format!("channel-{n}")).display()));
+        conn.run("SELECT logos_stop()");
+        conn.close().unwrap();
+    }
+    wait_until("the threads have ended", || threads() <= before + 1);
+}
+
+#[test]
+fn a_fork_of_a_publishing_process_leaves_the_parent_alone() {
+    let _alone = ALONE.lock();
+    let mut pair = Pair::of("CREATE TABLE t(id INTEGER PRIMARY KEY, v)");
+    for n in 0..10 {
+        pair.run(&format!("INSERT INTO t VALUES ({n}, 'before')"));
+        // SAFETY: the child touches no memory of ours; it ends at once, through the exit handlers of a usual exit.
+        let child = unsafe { libc::fork() };
+        assert!(child >= 0);
+        if child == 0 {
+            // SAFETY: an ordinary end of the child.
+            unsafe { libc::exit(0) };
+        }
+        pair.run(&format!("UPDATE t SET v = 'after' WHERE id = {n}"));
+        let mut status = 0;
+        wait_until("the child ends", || {
+            // SAFETY: waits for the child made above, with a place for its status.
+            unsafe { libc::waitpid(child, &mut status, libc::WNOHANG) == child }
+        });
+        assert_eq!(status, 0, "round {n}");
+    }
+    pair.check();
+    pair.check_fresh();
+}
