@@ -1,0 +1,286 @@
+//! Goal: a replica believes nothing that a node says and cannot prove, skips nothing, and names each lie.
+//! Method: a development node that lies on request; the replica pulls, and its message is read.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use logos_devnode::{Abandoned, Forgery, NodeConfig};
+use logos_log::entry::ChannelConfig;
+use logos_log::ids::PublicKey;
+use node_tests::*;
+use serde_json::json;
+
+/// A published row, and a replica that has it.
+struct Stage {
+    scene: Scene,
+    primary: Db,
+    replica: Db,
+    url: String,
+    seed: [u8; 32],
+}
+
+impl Stage {
+    fn new(k: u64) -> Self {
+        let scene = Scene::new(NodeConfig { k, ..NodeConfig::default() });
+        let primary = scene.primary("p.db");
+        let url = primary.publish(&scene.node.url(), QUICK);
+        scene.settle(&primary);
+        primary.text("SELECT logos_stop()");
+        let seed = primary.seed();
+        primary.publish(&scene.node.url(), QUICK);
+        let replica = scene.assert_replicates(&primary, &url, "r.db");
+        Self { scene, primary, replica, url, seed }
+    }
+
+    fn insert(&self, id: u64) {
+        self.primary.run(&format!("INSERT INTO item VALUES({id}, 'x', NULL)"));
+        self.scene.settle(&self.primary);
+    }
+
+    fn stop(&self) {
+        self.primary.text("SELECT logos_stop()");
+    }
+
+    fn newest(&self) -> logos_log::entry::Inscription {
+        self.scene.node.node().inscriptions(&channel_of(&self.url)).pop().unwrap()
+    }
+
+    /// The pull is refused with these words, and changes nothing.
+    fn refused(&self, says: &str) -> String {
+        let before = (self.replica.dump(), self.replica.text("SELECT logos_position()"));
+        let error = self.replica.try_pull(&self.url, "{}").unwrap_err();
+        assert!(error.contains(says), "{says:?} is not in: {error}");
+        assert!(error.contains("hint:"), "{error}");
+        assert_eq!((self.replica.dump(), self.replica.text("SELECT logos_position()")), before);
+        error
+    }
+
+    fn forge(&self, change: impl FnOnce(&mut Forgery)) {
+        self.stop();
+        let mut forgery = Forgery {
+            channel: channel_of(&self.url),
+            seed: self.seed,
+            data: b"forged".to_vec(),
+            parent: None,
+            signer: None,
+            corrupt: false,
+        };
+        change(&mut forgery);
+        self.scene.node.node().forge_inscription(forgery);
+        self.scene.node.node().mine(1);
+    }
+}
+
+#[test]
+fn t33_a_forged_signature_is_named() {
+    let stage = Stage::new(3);
+    stage.forge(|forgery| forgery.corrupt = true);
+    stage.refused("carries a signature that is not its signer's");
+    stage.scene.node.node().mine(5);
+    stage.refused("carries a signature that is not its signer's");
+}
+
+#[test]
+fn t33_a_wrong_signer_is_named() {
+    let stage = Stage::new(3);
+    stage.forge(|forgery| forgery.seed = [9; 32]);
+    stage.refused("which is not the author of this channel");
+}
+
+#[test]
+fn t33_a_signer_who_lies_about_who_signed_is_named() {
+    let stage = Stage::new(3);
+    let author = PublicKey(channel_of(&stage.url).0);
+    stage.forge(|forgery| (forgery.seed, forgery.signer) = ([9; 32], Some(author)));
+    stage.refused("carries a signature that is not its signer's");
+}
+
+#[test]
+fn t33_a_wrong_parent_is_named() {
+    let stage = Stage::new(3);
+    stage.insert(1);
+    stage.replica.pull(&stage.url, "{}");
+    let parent = stage.newest().parent;
+    stage.forge(|forgery| forgery.parent = Some(parent));
+    stage.refused("and not the newest entry");
+}
+
+#[test]
+fn t33_a_replay_is_named() {
+    let stage = Stage::new(3);
+    stage.insert(1);
+    stage.replica.pull(&stage.url, "{}");
+    stage.stop();
+    let node = stage.scene.node.node();
+    let mut block = node.tip();
+    while block.txs.is_empty() {
+        block = node.block(&block.parent).unwrap();
+    }
+    node.replay(&block.txs[0].hash).unwrap();
+    node.mine(1);
+    stage.refused("a replay");
+}
+
+#[test]
+fn t33_a_withheld_entry_is_named_at_the_tip_and_in_the_middle() {
+    let stage = Stage::new(3);
+    stage.insert(1);
+    let withheld = stage.newest().id();
+    stage.scene.node.node().withhold(withheld.0);
+    stage.refused(&format!("knows entry {withheld}"));
+    stage.insert_despite(2);
+    stage.refused("withholds an entry");
+    stage.scene.node.node().reveal(&withheld.0);
+    stage.replica.pull(&stage.url, "{}");
+    assert_eq!(stage.replica.dump(), stage.primary.dump());
+}
+
+impl Stage {
+    /// The publisher's own node tells it the truth.
+    fn insert_despite(&self, id: u64) {
+        let withheld: Vec<_> = self.scene.node.node().with_faults(|faults| faults.withheld.drain().collect());
+        self.insert(id);
+        withheld.into_iter().for_each(|id| self.scene.node.node().withhold(id));
+    }
+}
+
+#[test]
+fn t32_a_block_that_cannot_be_read_is_never_passed_whether_final_or_not() {
+    for blocks_after in [0, 10] {
+        let stage = Stage::new(3);
+        stage.insert(1);
+        let block = stage.scene.node.node().tip();
+        stage.insert_despite(2);
+        stage.scene.node.node().mine(blocks_after);
+        stage.scene.node.node().withhold(block.id.0);
+        stage.refused(&format!("does not give out block {}", block.id));
+        stage.scene.node.node().reveal(&block.id.0);
+        stage.replica.pull(&stage.url, "{}");
+        assert_eq!(stage.replica.dump(), stage.primary.dump(), "{blocks_after}");
+    }
+}
+
+#[test]
+fn t33_entries_of_other_channels_and_operations_nobody_knows_are_skipped() {
+    let stage = Stage::new(3);
+    let node = stage.scene.node.node();
+    node.write(&[9; 32], logos_log::ids::ChannelId([8; 32]), b"other".to_vec(), None, false).unwrap();
+    node.include_foreign(
+        json!({"mantle_tx": {"ops": [{"opcode": 48, "payload": {"x": 1}}]}, "ops_proofs": [{"New": 1}]}),
+    );
+    stage.insert(1);
+    node.mine(5);
+    stage.replica.pull(&stage.url, "{}");
+    assert_eq!(stage.replica.dump(), stage.primary.dump());
+}
+
+#[test]
+fn a_different_entry_in_the_place_of_an_applied_one_is_a_fork_and_stops_the_replica_with_the_evidence() {
+    let stage = Stage::new(10);
+    stage.insert(1);
+    stage.replica.pull(&stage.url, "{}");
+    let applied = stage.newest();
+    stage.stop();
+    let node = stage.scene.node.node();
+    let depth = node.tip().height - 1;
+    node.reorganise(depth.min(9), Abandoned::Drop).unwrap();
+    let tip = node.inscriptions(&channel_of(&stage.url)).pop().map_or(logos_log::ids::MsgId::ROOT, |one| one.id());
+    let (other, _) =
+        node.write(&stage.seed, channel_of(&stage.url), b"another history".to_vec(), Some(tip), false).unwrap();
+    node.mine(1);
+    let mut error = stage.replica.try_pull(&stage.url, "{}");
+    if error == Ok(0) {
+        // The new history is shorter than the old one: as long as it could still be the same it is waited for.
+        node.write(&stage.seed, channel_of(&stage.url), b"and more".to_vec(), None, false).unwrap();
+        node.mine(1);
+        error = stage.replica.try_pull(&stage.url, "{}");
+    }
+    let error = error.unwrap_err();
+    assert!(error.contains("has forked") && error.contains("block"), "{error}");
+    assert!(error.contains(&other.to_string()) || error.contains(&applied.id().to_string()), "{error}");
+}
+
+#[test]
+fn a_configuration_that_keeps_the_key_is_a_link_and_one_that_changes_keys_stops_the_replica() {
+    for (keys, refused) in [(vec![None], false), (vec![None, Some([5; 32])], true), (vec![Some([5; 32])], true)] {
+        let stage = Stage::new(3);
+        stage.stop();
+        let author = PublicKey(channel_of(&stage.url).0);
+        let config = ChannelConfig {
+            channel: channel_of(&stage.url),
+            keys: keys.into_iter().map(|key| key.map_or(author, PublicKey)).collect(),
+            posting_timeframe: 0,
+            posting_timeout: 0,
+            configuration_threshold: 1,
+            transfer_threshold: 1,
+        };
+        stage.scene.node.node().configure(&stage.seed, config).unwrap();
+        stage.scene.node.node().mine(1);
+        match refused {
+            true => drop(stage.refused("gives this channel to the keys")),
+            false => assert_eq!(stage.replica.pull(&stage.url, "{}"), 0),
+        }
+    }
+}
+
+#[test]
+fn t41_a_reset_network_is_noticed_and_the_position_kept() {
+    let stage = Stage::new(3);
+    stage.stop();
+    stage.scene.node.node().reset(5).unwrap();
+    let error = stage.refused("is on another chain");
+    assert!(error.contains("network was reset"), "{error}");
+}
+
+#[test]
+fn t40_a_bootstrapping_node_is_waited_for_and_finality_that_jumps_skips_nothing() {
+    let stage = Stage::new(3);
+    let node = stage.scene.node.node();
+    node.set_online(false);
+    node.mine(20);
+    stage.refused("Bootstrapping");
+    node.set_online(true);
+    stage.insert(1);
+    stage.replica.pull(&stage.url, "{}");
+    assert_eq!(stage.replica.dump(), stage.primary.dump());
+}
+
+#[test]
+fn blocks_on_side_branches_are_not_followed() {
+    let stage = Stage::new(6);
+    for n in 1..5 {
+        stage.insert(n);
+        stage.scene.node.node().mine_side(1).unwrap();
+        stage.replica.pull(&stage.url, "{}");
+    }
+    assert_eq!(stage.replica.dump(), stage.primary.dump());
+}
+
+#[test]
+fn a_node_that_is_behind_is_waited_for() {
+    let ahead = Stage::new(3);
+    ahead.scene.node.node().mine(10);
+    ahead.insert(1);
+    ahead.replica.pull(&ahead.url, "{}");
+    // The same chain, from its beginning.
+    let behind = Scene::new(NodeConfig { k: 3, ..NodeConfig::default() });
+    let url = ahead.url.replace(&ahead.scene.node.url(), &behind.node.url());
+    let error = ahead.replica.try_pull(&url, "{}").unwrap_err();
+    assert!(error.contains("is behind"), "{error}");
+}
+
+#[test]
+fn a_follower_from_genesis_over_50_000_blocks_takes_few_requests() {
+    let stage = Stage::new(3);
+    let node = stage.scene.node.node();
+    for n in 1..=10 {
+        node.mine_empty(5_000, 0.05);
+        stage.insert(n);
+    }
+    node.mine(4);
+    let late = stage.scene.db("late.db");
+    late.pull(&stage.url, "{}");
+    assert_eq!(late.dump(), stage.primary.dump());
+    let ranges = late.of_status("requests");
+    println!("50 000 blocks in {ranges} requests, {} of them of ranges", node.requests("GET /cryptarchia/blocks"));
+    assert!(ranges.parse::<u64>().unwrap() < 200, "{ranges} requests");
+    assert_eq!(late.pull(&stage.url, "{}"), 0);
+}
