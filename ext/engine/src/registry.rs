@@ -3,12 +3,17 @@
 //! Invariants
 //! - A connection is here from its loading to its closing: SQLite calls `forget` from within sqlite3_close, and that
 //!   waits for the registry lock. Whoever holds the lock may therefore touch the connections listed.
-//! - Our own connections are never listed.
+//! - Our own connections are never listed. Those of our threads open within a call of the application, while it has the
+//!   file open itself, and close through `close`: SQLite answers BUSY to whoever meets the first opening or the last
+//!   closing of a file in WAL mode, and that must not be ours.
 //! - After a fork the child has none of the threads; what it inherited is dropped without a word to them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
+
+use rusqlite::config::DbConfig;
+use rusqlite::Connection;
 
 use crate::publish::Publisher;
 use crate::replica::Follower;
@@ -23,6 +28,8 @@ struct Registry {
     /// Publishers that were told to end; while they live they hold the sidecar.
     retired: HashMap<PathBuf, Weak<Publisher>>,
     followers: HashMap<PathBuf, Arc<Follower>>,
+    /// Databases whose last connection, one of ours, is closing.
+    closing: HashSet<PathBuf>,
     process: u32,
 }
 
@@ -35,6 +42,9 @@ struct Listed {
 
 static REGISTRY: LazyLock<Mutex<Registry>> = LazyLock::new(Mutex::default);
 
+/// Notified when `closing` lost a database.
+static CLOSED: Condvar = Condvar::new();
+
 fn registry() -> MutexGuard<'static, Registry> {
     let mut registry = REGISTRY.lock().unwrap_or_else(PoisonError::into_inner);
     let process = std::process::id();
@@ -44,6 +54,7 @@ fn registry() -> MutexGuard<'static, Registry> {
             registry.publishers.drain().for_each(|(_, p)| std::mem::forget(p));
             registry.followers.drain().for_each(|(_, f)| std::mem::forget(f));
             registry.retired.clear();
+            registry.closing.clear();
         }
         registry.process = process;
     }
@@ -60,9 +71,30 @@ pub fn knows(host: Host) -> bool {
     registry().connections.contains_key(&(host.as_ptr() as usize))
 }
 
-/// Lists a connection.
+/// Lists a connection. It is being opened, and waits here while one of ours closes the file, which takes what closing the
+/// application's last connection would have taken.
 pub fn remember(host: Host, path: Option<PathBuf>) {
-    registry().connections.insert(host.as_ptr() as usize, Listed { host, path, waiting: 0 });
+    let mut registry = registry();
+    while path.as_ref().is_some_and(|path| registry.closing.contains(path)) {
+        registry = CLOSED.wait(registry).unwrap_or_else(PoisonError::into_inner);
+    }
+    registry.connections.insert(host.as_ptr() as usize, Listed { host, path, waiting: 0 });
+}
+
+/// Closes a connection of one of our threads. When the application has none left on that database it is the last, and does
+/// what the application's last would have done: it brings the write-ahead log into the database and removes it.
+pub fn close(path: &Path, conn: Connection) {
+    let mut listed = registry();
+    if listed.connections.values().any(|l| l.path.as_deref() == Some(path)) {
+        return;
+    }
+    listed.closing.insert(path.to_path_buf());
+    drop(listed);
+    // Should this fail, the log stays where it is, and whoever opens the file next reads it.
+    let _ = conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false);
+    drop(conn);
+    registry().closing.remove(path);
+    CLOSED.notify_all();
 }
 
 /// A connection closes. When it was the last of its database in this process, publisher and follower finish what they

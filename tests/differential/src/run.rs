@@ -146,12 +146,8 @@ impl<'p> Run<'p> {
             return Ok(());
         }
         let path = &self.primary;
-        let conn = self.locals.entry(actor).or_insert_with(|| {
-            let conn = shadow::open(path);
-            // A reader of SQLite itself that meets a half-written WAL index takes the write lock for a moment.
-            conn.busy_timeout(PATIENCE).unwrap();
-            conn
-        });
+        // A reader of SQLite itself that meets a half-written WAL index takes the write lock for a moment.
+        let conn = self.locals.entry(actor).or_insert_with(|| shadow::open(path, PATIENCE));
         let (found, error) = if actor == Actor::Thread {
             std::thread::scope(|scope| scope.spawn(move || shadow::execute(conn, sql)).join().unwrap())
         } else {

@@ -51,10 +51,10 @@ pub fn create(path: &Path, settings: &str) {
     conn.run("PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF; CREATE TABLE first(a); DROP TABLE first");
 }
 
-/// Opens a connection of the application: it never waits, so a BUSY of our making shows.
-pub fn open(path: &Path) -> Connection {
+/// Opens a connection of the application that waits for others as long as this.
+pub fn open(path: &Path, patience: Duration) -> Connection {
     let conn = Connection::open(path).unwrap();
-    conn.busy_timeout(Duration::ZERO).unwrap();
+    conn.busy_timeout(patience).unwrap();
     conn.run(OPENING);
     conn
 }
@@ -104,7 +104,7 @@ impl Shadow {
     pub fn new(folder: &Path, settings: &str) -> Self {
         let path = folder.join("shadow.db");
         create(&path, settings);
-        Self { observer: open(&path), path, actors: HashMap::new(), looks: None }
+        Self { observer: open(&path, Duration::ZERO), path, actors: HashMap::new(), looks: None }
     }
 
     /// The same, where statements that take too long fail with INTERRUPT.
@@ -116,7 +116,7 @@ impl Shadow {
     pub fn of(&mut self, actor: Actor) -> &Connection {
         let (path, looks) = (&self.path, &self.looks);
         self.actors.entry(actor).or_insert_with(|| {
-            let mut conn = open(path);
+            let mut conn = open(path, Duration::ZERO);
             if let Some(looks) = looks.clone() {
                 let look = move || looks.fetch_add(1, Ordering::Relaxed) > LOOKS_MAX;
                 conn.progress_handler(LOOK, Some(look)).unwrap();

@@ -71,7 +71,8 @@ pub struct Pair {
     pub primary: Connection,
     pub url: String,
     pub dir: TempDir,
-    fresh: usize,
+    /// Replicas made by `check_fresh` so far.
+    pub fresh: usize,
 }
 
 impl Pair {

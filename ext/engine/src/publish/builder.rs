@@ -59,9 +59,15 @@ const PRUNE_PRESSING: i64 = 200_000;
 /// How long nothing must have been committed for a database to count as resting.
 const REST: Duration = Duration::from_millis(500);
 
-pub(super) fn spawn(publisher: Arc<Publisher>) -> Result<()> {
+/// Starts the thread, on a connection that has the file open already.
+pub(super) fn spawn(publisher: Arc<Publisher>, conn: Connection) -> Result<()> {
     let run = move || {
-        let outcome = catch_unwind(AssertUnwindSafe(|| Builder::open(&publisher).and_then(Builder::run)));
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            let mut builder = Builder::new(&publisher, conn)?;
+            let outcome = builder.run();
+            registry::close(&publisher.path, builder.conn);
+            outcome
+        }));
         publisher.update(|p| {
             match outcome {
                 Err(_) => p.builder = Some(Error::bug("the builder thread panicked")),
@@ -106,9 +112,8 @@ struct Builder<'p> {
 }
 
 impl<'p> Builder<'p> {
-    fn open(publisher: &'p Publisher) -> Result<Self> {
+    fn new(publisher: &'p Publisher, conn: Connection) -> Result<Self> {
         publisher.signal.attach();
-        let conn = connection::open(&publisher.path)?;
         // What it writes (triggers, pruning) may be lost with the power: it is done again.
         conn.pragma_update(None, "synchronous", "NORMAL").doing(|| "opening the database".into())?;
         let published = publisher.sidecar().published()?;
@@ -135,7 +140,7 @@ impl<'p> Builder<'p> {
         })
     }
 
-    fn run(mut self) -> Result<()> {
+    fn run(&mut self) -> Result<()> {
         loop {
             if self.publisher.stopping() {
                 return Ok(());

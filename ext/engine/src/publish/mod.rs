@@ -181,7 +181,6 @@ impl Publisher {
         conn.execute_batch("BEGIN IMMEDIATE").map_err(|e| busy(path, &e))?;
         capture::enrol(&conn)?;
         conn.execute_batch("COMMIT").map_err(|e| busy(path, &e))?;
-        drop(conn);
         let publisher = Arc::new(Self {
             path: path.to_path_buf(),
             channel,
@@ -198,7 +197,7 @@ impl Publisher {
         });
         publisher.refresh()?;
         let publisher = registry::add_publisher(path, publisher);
-        builder::spawn(publisher.clone())?;
+        builder::spawn(publisher.clone(), conn)?;
         sender::spawn(publisher.clone())?;
         Ok(publisher)
     }

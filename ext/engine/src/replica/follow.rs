@@ -118,14 +118,19 @@ impl Follower {
         });
     }
 
-    /// Starts the thread unless it runs.
-    pub fn follow(self: &Arc<Self>) -> Result<()> {
+    /// Starts the thread, unless it runs: it goes on with this puller.
+    pub fn follow(self: &Arc<Self>, puller: Puller) -> Result<()> {
         if std::mem::replace(&mut self.state().following, true) {
             return Ok(());
         }
         let follower = self.clone();
         let run = move || {
-            if catch_unwind(AssertUnwindSafe(|| follower.run())).is_err() {
+            let pulling = AssertUnwindSafe(|| {
+                let mut puller = puller;
+                follower.run(&mut puller);
+                puller.close();
+            });
+            if catch_unwind(pulling).is_err() {
                 follower.update(|s| s.error = Some(Error::bug("the follower thread panicked")));
             }
             follower.update(|s| s.following = false);
@@ -137,32 +142,23 @@ impl Follower {
             .map(drop)
     }
 
-    fn run(&self) {
-        let mut puller: Option<Puller> = None;
+    fn run(&self, puller: &mut Puller) {
         let mut pause = PAUSE_FIRST;
         while !self.stop.load(Ordering::Acquire) {
-            let outcome = self.turn(&mut puller);
-            self.note(puller.as_ref(), &outcome);
-            match (outcome, &mut puller) {
-                (Ok(Some(_)), _) => pause = PAUSE_FIRST,
-                (Ok(None), Some(puller)) => {
+            let outcome = puller.pull();
+            self.note(Some(puller), &outcome);
+            match outcome {
+                Ok(Some(_)) => pause = PAUSE_FIRST,
+                Ok(None) => {
                     pause = PAUSE_FIRST;
                     puller.wait(LOOK);
                 }
-                (Ok(None), None) => {}
-                (Err(e), _) if matches!(e.kind, Kind::Resync | Kind::Bug) => return,
-                (Err(_), _) => {
+                Err(e) if matches!(e.kind, Kind::Resync | Kind::Bug) => return,
+                Err(_) => {
                     self.rest(pause);
                     pause = (pause * 2).min(PAUSE_LAST);
                 }
             }
-        }
-    }
-
-    fn turn(&self, puller: &mut Option<Puller>) -> Result<Option<super::Applied>> {
-        match puller {
-            Some(puller) => puller.pull(),
-            None => puller.insert(Puller::open(&self.path, &self.url, &self.options)?).pull(),
         }
     }
 

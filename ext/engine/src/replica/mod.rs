@@ -21,6 +21,7 @@ use tempfile::SpooledTempFile;
 use crate::channel::logos::ReadOptions;
 use crate::channel::{Fetched, Reader, Url};
 use crate::error::{Doing, Error, Result};
+use crate::registry;
 use crate::sqlite::apply::{self, Message, Role, Standing};
 use crate::sqlite::connection;
 
@@ -37,6 +38,9 @@ pub struct Options {
     #[serde(flatten)]
     pub node: ReadOptions,
 }
+
+/// Pages of the write-ahead log of a replica that are worth a checkpoint: SQLite's own default.
+const CHECKPOINT_PAGES: i64 = 1000;
 
 /// A message stays in memory up to this size.
 const SPOOL_BYTES: usize = 8 * 1024 * 1024;
@@ -98,6 +102,9 @@ impl Puller {
         let channel = url.resolve()?;
         let conn = connection::open(path)?;
         let full = Url { channel: Some(channel), ..url.clone() };
+        // Nobody else writes here, so nobody else would ever bring the log into the database.
+        conn.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)
+            .doing(|| format!("opening {}", path.display()))?;
         let standing = match apply::role(&conn)? {
             Role::Empty => Standing::start(channel, &full.to_string()),
             Role::Replica(standing) if standing.chain.channel == channel => *standing,
@@ -159,6 +166,11 @@ impl Puller {
     /// Waits until something may have come.
     pub fn wait(&mut self, timeout: std::time::Duration) {
         self.reader.wait(timeout);
+    }
+
+    /// Ends pulling in the background.
+    pub fn close(self) {
+        registry::close(&self.path, self.conn);
     }
 
     /// Pulls until one message is applied; `None` when the channel has no more at this moment.

@@ -195,8 +195,10 @@ impl AttachCursor<'_> {
         let outcome = work.puller.pull();
         work.follower.note(Some(&work.puller), &outcome);
         self.row = outcome?;
-        if self.row.is_none() && work.follow {
-            work.follower.follow()?;
+        if self.row.is_none() {
+            if let Some(done) = self.work.take().filter(|work| work.follow) {
+                done.follower.follow(done.puller)?;
+            }
         }
         Ok(())
     }

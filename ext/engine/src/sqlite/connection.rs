@@ -3,7 +3,7 @@
 //! Invariants
 //! - They are ours alone: our auto-extension passes them by (`is_ours`), so no hook of ours fires on them.
 //! - They never change what the application has set in the file, never checkpoint (the application, or Litestream,
-//!   decides when), and never run the application's triggers.
+//!   decides when), and never run the application's triggers. Closing one takes no lock (`registry::close` is the exception).
 
 use std::cell::Cell;
 use std::path::Path;
@@ -28,6 +28,8 @@ pub fn open(path: &Path) -> Result<Connection> {
     let conn = open_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     let doing = || format!("opening {}", path.display());
     conn.pragma_update(None, "wal_autocheckpoint", 0).doing(doing)?;
+    // The last to close would lock everybody out while it checkpoints.
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).doing(doing)?;
     // Generated columns and index expressions of the application may use functions SQLite calls unsafe in a schema.
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false).doing(doing)?;
     conn.pragma_update(None, "foreign_keys", false).doing(doing)?;
