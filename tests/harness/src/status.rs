@@ -19,6 +19,7 @@ pub struct Status {
     pub bytes: i64,
     pub error: Option<String>,
     pub hint: Option<String>,
+    pub warnings: String,
 }
 
 /// Every row of `logos_status`.
@@ -26,7 +27,7 @@ pub fn status(conn: &Connection) -> Vec<Status> {
     let mut statement = conn
         .prepare(
             "SELECT channel, database, role, state, position, accepted_position, lag_messages, lag_bytes, messages,
-                    bytes, error, hint FROM logos_status",
+                    bytes, error, hint, coalesce(warnings, '') FROM logos_status",
         )
         .unwrap();
     let rows = statement.query_map([], |row| {
@@ -43,6 +44,7 @@ pub fn status(conn: &Connection) -> Vec<Status> {
             bytes: row.get(9)?,
             error: row.get(10)?,
             hint: row.get(11)?,
+            warnings: row.get(12)?,
         })
     });
     rows.unwrap().map(Result::unwrap).collect()

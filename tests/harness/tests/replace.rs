@@ -43,6 +43,34 @@ fn the_new_row_may_vanish_or_change_again_in_its_own_transaction() {
 }
 
 #[test]
+fn an_index_over_values_computed_from_an_automatic_key() {
+    for key in ["INTEGER PRIMARY KEY", "INTEGER PRIMARY KEY AUTOINCREMENT"] {
+        let setup = format!(
+            "CREATE TABLE t(a {key}, d, e AS (length(a)) VIRTUAL UNIQUE, f TEXT AS (e || coalesce(d, '')) STORED UNIQUE);
+             CREATE TABLE x(a {key}, b, c); CREATE UNIQUE INDEX i ON x(a / 3, b) WHERE a % 5 > 0;
+             INSERT INTO t(a, d) VALUES (1, 7), (10, 8); INSERT INTO x VALUES (3, 1, 'three'), (5, 1, 'five');"
+        );
+        either_way(
+            &setup,
+            &[
+                "DELETE FROM t WHERE a = 10; INSERT OR REPLACE INTO t DEFAULT VALUES",
+                "REPLACE INTO t(d) VALUES (1)",
+                "REPLACE INTO t(a) VALUES (99)",
+                "REPLACE INTO t(d) VALUES ('x'), ('y')",
+                "BEGIN; REPLACE INTO t(d) VALUES ('z'); DELETE FROM t WHERE d = 'z'; COMMIT",
+                "DELETE FROM t; REPLACE INTO t(a) VALUES (-1); REPLACE INTO t DEFAULT VALUES; REPLACE INTO t(a) VALUES (-1)",
+                "REPLACE INTO x(b, c) VALUES (1, 'six'), (1, 'seven'), (1, 'eight'), (1, 'nine'), (2, 'ten'), (2, 'eleven')",
+                "REPLACE INTO x VALUES (-1, 1, 'below'); REPLACE INTO x(b) VALUES (2); UPDATE OR REPLACE x SET a = a + 1 WHERE a > 9",
+                "ALTER TABLE x RENAME COLUMN a TO \"the key\"",
+                "REPLACE INTO x(b) VALUES (2), (2), (3)",
+                "ALTER TABLE x RENAME TO \"it's\"",
+                "REPLACE INTO \"it's\"(b) VALUES (2), (3)",
+            ],
+        );
+    }
+}
+
+#[test]
 fn the_new_row_may_vanish_or_change_again_in_later_transactions() {
     either_way(
         PLAIN,

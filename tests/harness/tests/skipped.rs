@@ -6,7 +6,7 @@
 
 use harness::rusqlite::config::DbConfig;
 use harness::rusqlite::MAIN_DB;
-use harness::{in_every_order, Connection, Pair, Sql};
+use harness::{in_every_order, Pair, Shell, Sql};
 
 const TABLES: &str = "
     CREATE TABLE i(id INTEGER PRIMARY KEY, n, note); CREATE TABLE a(id INTEGER PRIMARY KEY AUTOINCREMENT, n, note);
@@ -45,6 +45,23 @@ const IGNORED: &[&str] = &[
     "DELETE FROM a",
 ];
 
+const FAILED: &[&str] = &[
+    "!INSERT INTO i VALUES (10, 2, 'x'), (11, 1, 'y'), (12, 2, 'z')",
+    "!INSERT INTO i(n, note) VALUES (2, 'automatic'), (1, 'stays'), (2, 'never')",
+    "!INSERT INTO a(n, note) VALUES (1, 'automatic')",
+    "!INSERT INTO h VALUES (2, 'seen'), (1, 'hidden')",
+    "!INSERT INTO k VALUES ('d', 2), ('e', 1)",
+    "!INSERT INTO w VALUES ('d', 2), ('e', 1)",
+    "!UPDATE i SET n = 1",
+    "!UPDATE h SET n = 1, rowid = rowid + 100",
+    "!UPDATE k SET n = 1, name = name || '2'",
+    "!DELETE FROM i WHERE n = 1",
+    "!UPDATE OR FAIL i SET n = 1 WHERE id = 2",
+    "BEGIN; INSERT INTO log VALUES ('begun')",
+    "!INSERT INTO i VALUES (600, 1, 'stays')",
+    "COMMIT",
+];
+
 #[test]
 fn rows_that_raise_ignore_hides_are_captured() {
     in_every_order(&format!("{TABLES}{}", triggers("RAISE(IGNORE)")), IGNORED);
@@ -62,25 +79,58 @@ fn a_changed_key_of_a_without_rowid_table_hidden_by_raise_ignore_is_captured() {
 
 #[test]
 fn rows_that_stay_after_raise_fail_are_captured() {
-    let failing = &[
-        "!INSERT INTO i VALUES (10, 2, 'x'), (11, 1, 'y'), (12, 2, 'z')",
-        "!INSERT INTO i(n, note) VALUES (2, 'automatic'), (1, 'stays'), (2, 'never')",
-        "!INSERT INTO a(n, note) VALUES (1, 'automatic')",
-        "!INSERT INTO h VALUES (2, 'seen'), (1, 'hidden')",
-        "!INSERT INTO k VALUES ('d', 2), ('e', 1)",
-        "!INSERT INTO w VALUES ('d', 2), ('e', 1)",
-        "!UPDATE i SET n = 1",
-        "!UPDATE h SET n = 1, rowid = rowid + 100",
-        "!UPDATE k SET n = 1, name = name || '2'",
-        "!DELETE FROM i WHERE n = 1",
-        "!UPDATE OR FAIL i SET n = 1 WHERE id = 2",
-        "BEGIN; INSERT INTO log VALUES ('begun')",
-        "!INSERT INTO i VALUES (600, 1, 'stays')",
-        "COMMIT",
-    ];
-    in_every_order(&format!("{TABLES}{}", triggers("RAISE(FAIL, 'no')")), failing);
+    in_every_order(&format!("{TABLES}{}", triggers("RAISE(FAIL, 'no')")), FAILED);
     let later = triggers("RAISE(FAIL, 'no')");
-    in_every_order(TABLES, &[&[later.as_str()], failing.as_slice()].concat());
+    in_every_order(TABLES, &[&[later.as_str()], FAILED].concat());
+}
+
+/// No hook of ours sees what such a writer does: all must be in the log.
+#[test]
+fn what_raise_hides_of_a_writer_without_the_extension_is_captured() {
+    for (raise, steps) in [("RAISE(IGNORE)", IGNORED), ("RAISE(FAIL, 'no')", FAILED)] {
+        for triggers_first in [true, false] {
+            let first = if triggers_first { triggers(raise) } else { String::new() };
+            let mut pair = Pair::of(&format!("{TABLES}{first}"));
+            if !triggers_first {
+                pair.run(&triggers(raise));
+            }
+            pair.check();
+            let mut shell = Shell::open(&pair.primary_path());
+            for step in steps {
+                eprintln!("{raise}, its triggers first: {triggers_first}: {step}");
+                let answer = shell.ask(&format!("{};", step.trim_start_matches('!')));
+                assert_eq!(answer.err.is_empty(), !step.starts_with('!'), "{}", answer.err);
+                if !step.starts_with("BEGIN; INSERT INTO log") {
+                    pair.check();
+                }
+            }
+            pair.check_fresh();
+        }
+    }
+}
+
+/// Triggers of the application that are newer than ours fire first, until the publisher has made ours anew.
+#[test]
+fn what_triggers_hide_that_no_publisher_has_seen_yet_is_captured() {
+    for (raise, steps) in [("RAISE(IGNORE)", IGNORED), ("RAISE(FAIL, 'no')", FAILED)] {
+        for event in ["INSERT", "UPDATE", "DELETE"] {
+            let mut pair = Pair::of(TABLES);
+            pair.check();
+            pair.run("SELECT logos_stop()");
+            let triggers = triggers(raise);
+            let mut shell = Shell::open(&pair.primary_path());
+            for trigger in triggers.lines().filter(|line| line.contains(event)) {
+                shell.must(trigger);
+            }
+            for step in steps {
+                shell.ask(&format!("{};", step.trim_start_matches('!')));
+            }
+            harness::pair::publish(&pair.primary, &pair.url);
+            eprintln!("{raise} after {event}");
+            pair.check();
+            pair.check_fresh();
+        }
+    }
 }
 
 #[test]
@@ -108,8 +158,8 @@ fn rows_written_by_triggers_around_a_failure_are_captured() {
     in_every_order(TABLES, &[&[triggers], steps.as_slice()].concat());
 }
 
-fn warnings(conn: &Connection) -> String {
-    conn.text("SELECT coalesce(warnings, '') FROM logos_status WHERE role = 'primary'")
+fn warnings(pair: &Pair) -> String {
+    harness::status_of(&pair.primary, &pair.primary_path()).unwrap().warnings
 }
 
 /// Tables WITHOUT ROWID, and deletes of everything, tell the update hook nothing: they need `logos_touch` or a trigger.
@@ -119,7 +169,7 @@ fn with_triggers_switched_off_rows_arrive_and_the_status_warns() {
         let options = if one_message { r#"{"batch_ms":60000}"# } else { "{}" };
         let mut pair = Pair::with_options(TABLES, options);
         pair.check();
-        assert_eq!(warnings(&pair.primary), "");
+        assert_eq!(warnings(&pair), "");
         pair.primary.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false).unwrap();
         for step in [
             "INSERT INTO i VALUES (10, 1, 'x'); INSERT INTO a(n) VALUES (1); INSERT INTO h VALUES (1, 'h'); INSERT INTO k VALUES ('z', 1)",
@@ -136,7 +186,7 @@ fn with_triggers_switched_off_rows_arrive_and_the_status_warns() {
         }
         pair.check();
         pair.check_fresh();
-        assert!(warnings(&pair.primary).contains("trigger"), "{}", warnings(&pair.primary));
+        assert!(warnings(&pair).contains("trigger"), "{}", warnings(&pair));
         pair.primary.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, true).unwrap();
         pair.run("UPDATE w SET n = 5; UPDATE i SET n = 6");
         pair.check();

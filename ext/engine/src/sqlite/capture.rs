@@ -9,14 +9,15 @@
 //! - `_logos_log` keeps its last row for ever: `seq` never restarts.
 //!
 //! UPDATE and DELETE are logged BEFORE: an application trigger that cuts the rest short with RAISE cannot hide them.
-//! INSERT must be logged AFTER, because an automatic rowid is not known before.
+//! INSERT must be logged AFTER, because an automatic rowid is not known before; likewise the new key of an UPDATE. There
+//! our triggers come before the application's, because SQLite fires the newest first and ours are made anew when there is a newer one.
 //!
 //! Not here: when to enrol or prune (`publish`), what is made of the log (`snapshot`).
 
 use rusqlite::{Connection, OptionalExtension};
 
 use super::schema::{self, Table, Term, Unique};
-use super::{quote, sqltext, OURS};
+use super::{literal, quote, sqltext, OURS};
 use crate::error::{Doing, Error, Result};
 
 const LOG: &str = "\"_logos_log\"";
@@ -43,12 +44,13 @@ pub struct Captured {
 pub fn survey(conn: &Connection, objects: &[schema::Object]) -> Result<Vec<Captured>> {
     let doing = || "looking at the capture triggers".to_string();
     let mut statement = conn
-        .prepare(&format!(
-            "SELECT name, lower(tbl_name), sql FROM sqlite_schema WHERE type = 'trigger' AND name GLOB '{OURS}[0-9]*'"
-        ))
+        .prepare(
+            "SELECT rowid, name, lower(tbl_name), sql FROM sqlite_schema WHERE type = 'trigger' AND sql IS NOT NULL",
+        )
         .doing(doing)?;
-    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).doing(doing)?;
-    let present: Vec<(String, String, String)> = rows.collect::<rusqlite::Result<_>>().doing(doing)?;
+    let rows = statement
+        .query_map([], |row| Ok(Present { age: row.get(0)?, name: row.get(1)?, table: row.get(2)?, sql: row.get(3)? }));
+    let present: Vec<Present> = rows.and_then(Iterator::collect).doing(doing)?;
     let mut all = Vec::new();
     for object in objects.iter().filter(|o| o.kind == "table") {
         let Some(table) = schema::table(conn, object)? else { continue };
@@ -57,14 +59,21 @@ pub fn survey(conn: &Connection, objects: &[schema::Object]) -> Result<Vec<Captu
             all.push(Captured { table, id: None, replaces: None, core: true, intact: true });
             continue;
         }
-        let carried: Vec<_> = present.iter().filter(|t| t.1 == table.name.to_lowercase()).collect();
-        let id = carried.iter().find_map(|t| t.0.strip_prefix(OURS)?.strip_suffix("_insert")?.parse::<i64>().ok());
+        let name = table.name.to_lowercase();
+        let (carried, others): (Vec<_>, Vec<_>) =
+            present.iter().filter(|t| t.table == name).partition(|t| t.id_and_role().is_some());
+        let id = carried.iter().find_map(|t| t.id_and_role().filter(|(_, role)| *role == "insert")).map(|(id, _)| id);
         let (mut core, mut intact, mut replaces) = (false, false, None);
         if let Some(id) = id {
             let wanted = triggers(&table, id);
-            let has = |wanted: &Trigger| carried.iter().any(|t| t.0 == wanted.name && same_text(&t.2, &wanted.sql));
-            core = wanted.iter().filter(|t| t.core).all(has);
-            intact = wanted.len() == carried.len() && wanted.iter().all(has);
+            let has = |wanted: &Trigger| carried.iter().any(|t| t.name == wanted.name && t.sql == wanted.sql);
+            // SQLite fires the newest first, and what comes before ours may keep ours from firing.
+            let oldest = carried.iter().map(|t| t.age).min();
+            let newer: Vec<_> =
+                others.iter().filter(|t| Some(t.age) > oldest && sqltext::mentions(&t.sql, "after")).collect();
+            let kept_from_us = newer.iter().any(|t| sqltext::keeps_rows_from_triggers(&t.sql));
+            core = wanted.iter().filter(|t| t.core).all(has) && !kept_from_us;
+            intact = wanted.len() == carried.len() && wanted.iter().all(has) && newer.is_empty();
             replaces = conn
                 .query_row("SELECT replaces FROM _logos_table WHERE id = ?1", [id], |row| row.get(0))
                 .optional()
@@ -76,9 +85,22 @@ pub fn survey(conn: &Connection, objects: &[schema::Object]) -> Result<Vec<Captu
     Ok(all)
 }
 
-/// SQLite rewrites identifiers in triggers when something is renamed, quoting as it likes.
-fn same_text(a: &str, b: &str) -> bool {
-    a == b
+/// A trigger in the schema.
+struct Present {
+    /// Its rowid there: a trigger made later has a higher one, also after VACUUM.
+    age: i64,
+    name: String,
+    /// In lower case.
+    table: String,
+    sql: String,
+}
+
+impl Present {
+    /// If it is one of ours, the id it belongs to and what it is for.
+    fn id_and_role(&self) -> Option<(i64, &str)> {
+        let (id, role) = self.name.strip_prefix(OURS)?.split_once('_')?;
+        Some((id.parse().ok()?, role))
+    }
 }
 
 /// Whether anything of ours is in the file, and the canary is armed.
@@ -265,16 +287,17 @@ fn triggers(table: &Table, id: i64) -> Vec<Trigger> {
         make("rekey", true, format!("AFTER UPDATE OF {key_names} ON {on} WHEN {rekeyed}"), log("NEW")),
         make("delete", true, format!("BEFORE DELETE ON {on}"), log("OLD")),
     ];
-    if table.after_insert_triggers {
-        all.push(make("given", false, format!("BEFORE INSERT ON {on}"), log("NEW")));
-    }
-    let mut clashes: Vec<String> = table.unique.iter().filter_map(|unique| clash(table, unique, id)).collect();
+    let mut clashes: Vec<String> = table.unique.iter().filter_map(|unique| clash(table, unique, id, &given)).collect();
     // A row may also be replaced by its rowid where the key is another one.
     let rowid = table.rowid_names.first().filter(|_| !table.key_is_rowid);
     clashes.extend(rowid.map(|rowid| log_where(table, id, &format!("{on}.{0} = NEW.{0}", quote(rowid)))));
     if !clashes.is_empty() {
         let body = clashes.join(" ");
-        all.push(make("replace", false, format!("BEFORE INSERT ON {on}"), body.clone()));
+        let by_key = table.unique.iter().filter(|unique| depends_on_key(table, unique));
+        let by_key =
+            by_key.filter_map(|unique| clash(table, unique, id, &|c| foretold(table, c).unwrap_or_else(|| given(c))));
+        let inserted = std::iter::once(body.clone()).chain(by_key).collect::<Vec<_>>().join(" ");
+        all.push(make("replace", false, format!("BEFORE INSERT ON {on}"), inserted));
         let of = match unique_columns(table) {
             Some(columns) => format!(
                 "OF {} ",
@@ -310,28 +333,70 @@ fn log_where(table: &Table, id: i64, condition: &str) -> String {
     format!("INSERT INTO {LOG}(tbl{columns}) SELECT {id}{values} FROM {on} WHERE {condition};")
 }
 
-/// Logs the keys of rows that clash with NEW on one UNIQUE index: found with the index's own terms and collations,
-/// so that SQLite finds them by that index.
-fn clash(table: &Table, unique: &Unique, id: i64) -> Option<String> {
-    let on = quote(&table.name);
-    // Expressions see NEW's columns by name when evaluated over this one row. It has those columns only that they
-    // name: any other may be dropped under the trigger.
-    let new_row = |text: &str| {
-        let columns = table.visible.iter().filter(|c| sqltext::refers_to(text, c));
-        let columns = columns.map(|c| format!("NEW.{0} AS {0}", quote(c))).collect::<Vec<_>>().join(",");
-        format!("(SELECT {}) AS {on}", if columns.is_empty() { "1" } else { &columns })
+/// How a BEFORE trigger writes the value that a column of the new row has.
+type NewValue<'t> = &'t dyn Fn(&str) -> String;
+
+/// As it is given.
+fn given(column: &str) -> String {
+    format!("NEW.{}", quote(column))
+}
+
+/// An expression of the table over the new row. The row has those columns only that the expression names: any other may be
+/// dropped under the trigger.
+fn over_new_row(table: &Table, expression: &str, value: NewValue<'_>) -> String {
+    let columns = table.visible.iter().filter(|c| sqltext::refers_to(expression, c));
+    let columns = columns.map(|c| format!("{} AS {}", value(c), quote(c))).collect::<Vec<_>>().join(",");
+    let columns = if columns.is_empty() { "1" } else { &columns };
+    format!("(SELECT {expression} FROM (SELECT {columns}) AS {})", quote(&table.name))
+}
+
+/// The value of a column of a row that gets an automatic INTEGER PRIMARY KEY, where it depends on that. SQLite chooses the
+/// key after all BEFORE triggers, so it must be foretold: one more than the highest. (Not foretold are random keys once
+/// 2^63-1 is taken, and what BEFORE triggers of the application insert into the same table meanwhile.)
+fn foretold(table: &Table, column: &str) -> Option<String> {
+    let key = table.integer_key()?;
+    if column.eq_ignore_ascii_case(key) {
+        let highest = format!("coalesce((SELECT max({}) FROM {}),0)", quote(key), quote(&table.name));
+        return Some(match table.autoincrement {
+            false => format!("({highest}+1)"),
+            true => {
+                let given = format!("SELECT seq FROM sqlite_sequence WHERE name={}", literal(&table.name));
+                format!("(max({highest},coalesce(({given}),0))+1)")
+            }
+        });
+    }
+    let (_, expression) = table.generated.iter().find(|(name, _)| name == column)?;
+    table.visible.iter().find(|c| sqltext::refers_to(expression, c) && foretold(table, c).is_some())?;
+    // The sign takes the affinity of a plain column away, so that the generated column's own decides.
+    Some(over_new_row(table, &format!("+({expression})"), &|c| foretold(table, c).unwrap_or_else(|| given(c))))
+}
+
+/// Whether a UNIQUE index depends on the INTEGER PRIMARY KEY, beyond naming it.
+fn depends_on_key(table: &Table, unique: &Unique) -> bool {
+    let text =
+        |text: &String| table.visible.iter().any(|c| sqltext::refers_to(text, c) && foretold(table, c).is_some());
+    let term = |term: &Term| match term {
+        Term::Column { name, .. } => Some(name) != table.integer_key() && foretold(table, name).is_some(),
+        Term::Expression(expression) => text(expression),
     };
+    unique.terms.iter().any(term) || unique.condition.as_ref().is_some_and(text)
+}
+
+/// Logs the keys of rows that clash with the new row on one UNIQUE index: found with the index's own terms and
+/// collations, so that SQLite finds them by that index.
+fn clash(table: &Table, unique: &Unique, id: i64, value: NewValue<'_>) -> Option<String> {
+    let on = quote(&table.name);
     let mut conditions: Vec<String> = Vec::new();
     for term in &unique.terms {
         conditions.push(match term {
             Term::Column { name, collation, default } => {
                 let new = match default {
-                    Some(default) => format!("coalesce(NEW.{},({default}))", quote(name)),
-                    None => format!("NEW.{}", quote(name)),
+                    Some(default) => format!("coalesce({},({default}))", value(name)),
+                    None => value(name),
                 };
                 format!("{on}.{} = {new} COLLATE {}", quote(name), quote(collation))
             }
-            Term::Expression(text) => format!("({text}) = (SELECT {text} FROM {})", new_row(text)),
+            Term::Expression(text) => format!("({text}) = {}", over_new_row(table, text, value)),
         });
     }
     if conditions.is_empty() {
@@ -339,7 +404,7 @@ fn clash(table: &Table, unique: &Unique, id: i64) -> Option<String> {
     }
     if let Some(condition) = &unique.condition {
         conditions.push(format!("({condition})"));
-        conditions.push(format!("(SELECT {condition} FROM {})", new_row(condition)));
+        conditions.push(over_new_row(table, condition, value));
     }
     Some(log_where(table, id, &conditions.join(" AND ")))
 }

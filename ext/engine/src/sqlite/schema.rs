@@ -10,7 +10,7 @@ use logos_log::ids::Digest;
 use rusqlite::{Connection, OptionalExtension};
 
 use super::virtuals::{self, Way};
-use super::{literal, quote, sqltext, OURS};
+use super::{quote, sqltext, OURS};
 use crate::error::{Doing, Result};
 
 /// One row of sqlite_schema.
@@ -170,10 +170,12 @@ pub struct Table {
     pub key_is_all: bool,
     /// All columns that NEW and OLD have in a trigger.
     pub visible: Vec<String>,
+    /// Generated columns and their expressions.
+    pub generated: Vec<(String, String)>,
+    /// Whether an automatic key is never given twice (AUTOINCREMENT).
+    pub autoincrement: bool,
     /// UNIQUE indexes besides the key.
     pub unique: Vec<Unique>,
-    /// Whether the application has AFTER INSERT triggers here, which could keep ours from firing.
-    pub after_insert_triggers: bool,
 }
 
 impl Table {
@@ -181,6 +183,11 @@ impl Table {
     pub fn key_indices(&self) -> Vec<usize> {
         let find = |k: &String| self.columns.iter().position(|c| c == k);
         self.key.iter().filter_map(find).collect()
+    }
+
+    /// The INTEGER PRIMARY KEY.
+    pub fn integer_key(&self) -> Option<&String> {
+        self.key.first().filter(|_| self.key_is_rowid && !self.key_is_hidden)
     }
 }
 
@@ -238,7 +245,7 @@ pub fn table(conn: &Connection, object: &Object) -> Result<Option<Table>> {
     let name = &object.name;
     let doing = || format!("reading the columns and indexes of table {}", quote(name));
     if !object.is_virtual() {
-        return describe(conn, name).doing(doing).map(Some);
+        return describe(conn, object).doing(doing).map(Some);
     }
     match virtuals::way(object) {
         Way::Rows { stamp } => {
@@ -249,7 +256,8 @@ pub fn table(conn: &Connection, object: &Object) -> Result<Option<Table>> {
     }
 }
 
-fn describe(conn: &Connection, name: &str) -> rusqlite::Result<Table> {
+fn describe(conn: &Connection, object: &Object) -> rusqlite::Result<Table> {
+    let name = object.name.as_str();
     let columns = columns(conn, name)?;
     let indexes = indexes(conn, name)?;
     let has_column = |alias: &str| columns.iter().any(|c| c.name.eq_ignore_ascii_case(alias));
@@ -285,9 +293,16 @@ fn describe(conn: &Connection, name: &str) -> rusqlite::Result<Table> {
             unique.push(described);
         }
     }
+    let definitions = sqltext::column_definitions(&object.sql).unwrap_or_default();
+    let expression = |c: &Column| {
+        let definition = definitions.iter().find(|d| c.generated && d.name.eq_ignore_ascii_case(&c.name))?;
+        Some((c.name.clone(), definition.generated_as()?))
+    };
     Ok(Table {
         name: name.to_string(),
         is_virtual: false,
+        generated: columns.iter().filter_map(expression).collect(),
+        autoincrement: key_is_alias && sqltext::mentions(&object.sql, "autoincrement"),
         stamp: Vec::new(),
         columns: read,
         key,
@@ -296,7 +311,6 @@ fn describe(conn: &Connection, name: &str) -> rusqlite::Result<Table> {
         key_is_all,
         visible: columns.iter().map(|c| c.name.clone()).collect(),
         unique,
-        after_insert_triggers: has_after_insert_triggers(conn, name)?,
         rowid_names,
     })
 }
@@ -317,24 +331,6 @@ fn describe_unique(conn: &Connection, index: &Index, columns: &[Column]) -> rusq
         }
     }
     Ok(Unique { terms, condition: text.and_then(|t| t.condition) })
-}
-
-fn has_after_insert_triggers(conn: &Connection, table: &str) -> rusqlite::Result<bool> {
-    let sql = format!(
-        "SELECT sql FROM main.sqlite_schema WHERE type = 'trigger' AND lower(tbl_name) = lower({}) \
-         AND lower(name) NOT GLOB '{OURS}*'",
-        literal(table)
-    );
-    let mut statement = conn.prepare(&sql)?;
-    let texts = statement.query_map([], |row| row.get::<_, Option<String>>(0))?;
-    for text in texts {
-        // A doubt (the word somewhere in the body) counts as yes: it only costs a second log row an insert.
-        let text = text?.unwrap_or_default();
-        if sqltext::mentions(&text, "after") && sqltext::mentions(&text, "insert") {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }
 
 #[cfg(test)]

@@ -65,6 +65,33 @@ impl Definition {
         let constant = default.is_none_or(|at| words.get(at + 1).is_some_and(|w| w != "("));
         !refused.iter().any(|word| has(word)) && constant && (!has("not") || default.is_some())
     }
+
+    /// The expression of a generated column: what is in the brackets after its AS.
+    pub fn generated_as(&self) -> Option<String> {
+        let tokens = tokens(&self.text);
+        let mut depth = 0;
+        let mut open = None;
+        for (i, token) in tokens.iter().enumerate().skip(1) {
+            match token.text {
+                "(" => {
+                    if depth == 0 && tokens[i - 1].text.eq_ignore_ascii_case("as") {
+                        open = Some(token.at + 1);
+                    }
+                    depth += 1;
+                }
+                ")" => {
+                    depth -= 1;
+                    if depth == 0 {
+                        if let Some(open) = open {
+                            return self.text.get(open..token.at).map(|text| text.trim().to_string());
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        None
+    }
 }
 
 /// The items of a CREATE TABLE's list.
@@ -205,6 +232,17 @@ pub fn mentions(sql: &str, word: &str) -> bool {
     tokens(sql).iter().any(|t| t.text.eq_ignore_ascii_case(word))
 }
 
+/// Whether a trigger can end a statement and keep the rows written so far, so that older triggers never see them:
+/// RAISE(IGNORE), RAISE(FAIL) or OR FAIL in it.
+pub fn keeps_rows_from_triggers(sql: &str) -> bool {
+    let tokens = tokens(sql);
+    let is = |at: usize, word: &str| tokens.get(at).is_some_and(|t| t.text.eq_ignore_ascii_case(word));
+    (0..tokens.len()).any(|at| {
+        let raises = is(at, "raise") && is(at + 1, "(") && (is(at + 2, "ignore") || is(at + 2, "fail"));
+        raises || (is(at, "or") && is(at + 1, "fail"))
+    })
+}
+
 /// Whether the text may refer to a column of this name, quoted or not.
 pub fn refers_to(sql: &str, name: &str) -> bool {
     tokens(sql).iter().any(|t| unquoted(t.text).eq_ignore_ascii_case(name))
@@ -246,8 +284,22 @@ mod tests {
     }
 
     #[test]
+    fn the_expression_of_a_generated_column_is_what_its_as_brackets() {
+        let sql = "CREATE TABLE t(a DECIMAL(3, 1) CHECK (CAST(a AS INT) > 0), \"as\" TEXT GENERATED ALWAYS AS ( (a) || ')' ) STORED \
+                   UNIQUE, c AS (a))";
+        let items = column_definitions(sql).unwrap();
+        let found: Vec<Option<String>> = items.iter().map(Definition::generated_as).collect();
+        assert_eq!(found, [None, Some("(a) || ')'".into()), Some("a".into())]);
+    }
+
+    #[test]
     fn words_in_quotes_and_comments_do_not_count() {
         assert!(mentions("select Raise(IGNORE)", "raise"));
         assert!(!mentions("select 'raise' /* raise */ -- raise", "raise"));
+        assert!(keeps_rows_from_triggers("BEGIN SELECT RAISE /**/ ( Ignore ); END"));
+        assert!(keeps_rows_from_triggers("BEGIN UPDATE OR FAIL t SET a = 1; END"));
+        assert!(!keeps_rows_from_triggers(
+            "BEGIN INSERT OR IGNORE INTO fail SELECT RAISE(ABORT, 'fail') OR failed; END"
+        ));
     }
 }

@@ -118,8 +118,9 @@ pub fn describe(conn: &Connection, name: &str, module: &str, stamp: &[String]) -
         key_is_hidden: false,
         key_is_all: false,
         visible: Vec::new(),
+        generated: Vec::new(),
+        autoincrement: false,
         unique: Vec::new(),
-        after_insert_triggers: false,
         is_virtual: true,
     })
 }
