@@ -139,3 +139,25 @@ fn a_blob_taken_for_text_in_utf_16_is_the_same_text_on_the_replica() {
          c0: UPDATE t SET a = CAST('new' AS BLOB) WHERE id = 5",
     );
 }
+
+#[test]
+fn triggers_of_a_view_that_is_made_anew_are_made_anew_with_it() {
+    agree(
+        "c0: CREATE TABLE t(a)
+         c0: CREATE VIEW v AS SELECT a FROM t
+         c0: CREATE TRIGGER i INSTEAD OF INSERT ON v BEGIN INSERT INTO t VALUES (NEW.a); END
+         check
+         c0: BEGIN
+         c0: DROP VIEW v
+         c0: CREATE VIEW v AS SELECT a FROM t WHERE a > 0
+         c0: CREATE TRIGGER i INSTEAD OF INSERT ON v BEGIN INSERT INTO t VALUES (NEW.a); END
+         c0: COMMIT
+         c0: INSERT INTO v VALUES (1)
+         check
+         c0: BEGIN
+         c0: DROP VIEW v
+         c0: CREATE TABLE v(a)
+         c0: CREATE TRIGGER i AFTER INSERT ON v BEGIN INSERT INTO t VALUES (NEW.a); END
+         c0: COMMIT",
+    );
+}

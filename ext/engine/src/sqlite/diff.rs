@@ -62,21 +62,19 @@ fn drop_and_create(old: &[Object], new: &[Object]) -> Change {
     let mut change = Change::default();
     let old_set: HashSet<&Object> = old.iter().collect();
     let new_set: HashSet<&Object> = new.iter().collect();
-    let gone_tables: HashSet<String> =
-        old.iter().filter(|o| o.kind == "table" && !new_set.contains(o)).map(|o| o.name.to_lowercase()).collect();
-    // Indexes and triggers go with their table; whatever else is gone is dropped by name, dependents first.
-    for kind in ["trigger", "view", "index"] {
-        for object in old.iter().filter(|o| o.kind == kind && !new_set.contains(o)) {
-            if !gone_tables.contains(&object.table.to_lowercase()) {
-                change.statements.push(drop_statement(object));
-            }
-        }
+    let gone = |o: &&Object| !new_set.contains(o);
+    let carrier = |o: &&Object| matches!(o.kind.as_str(), "table" | "view");
+    let gone_carriers: HashSet<String> =
+        old.iter().filter(|o| carrier(o) && gone(o)).map(|o| o.name.to_lowercase()).collect();
+    // Indexes and triggers go with their table or view; whatever else is gone is dropped by name, dependents first.
+    let goes_along = |o: &Object| !carrier(&o) && gone_carriers.contains(&o.table.to_lowercase());
+    for kind in ["trigger", "view", "index", "table"] {
+        let dropped = old.iter().filter(|o| o.kind == kind && gone(o) && !goes_along(o));
+        change.statements.extend(dropped.map(drop_statement));
     }
-    change.statements.extend(old.iter().filter(|o| o.kind == "table" && !new_set.contains(o)).map(drop_statement));
     for kind in ["table", "view", "index", "trigger"] {
         for object in new.iter().filter(|o| o.kind == kind) {
-            let went_with_its_table = kind != "table" && gone_tables.contains(&object.table.to_lowercase());
-            if !old_set.contains(object) || went_with_its_table {
+            if !old_set.contains(object) || goes_along(object) {
                 change.statements.push(object.sql.clone());
                 if kind == "table" {
                     change.remade.insert(object.name.clone());
