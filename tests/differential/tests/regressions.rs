@@ -161,3 +161,31 @@ fn triggers_of_a_view_that_is_made_anew_are_made_anew_with_it() {
          c0: COMMIT",
     );
 }
+
+#[test]
+fn a_column_that_was_dropped_and_added_again_beside_a_new_trigger_is_empty() {
+    agree(
+        "c0: CREATE TABLE u(a INTEGER PRIMARY KEY, b)
+         c0: INSERT INTO u VALUES (1, 1), (2, 2)
+         check
+         c0: BEGIN
+         c0: ALTER TABLE u DROP COLUMN b
+         c0: ALTER TABLE u ADD COLUMN b
+         c0: CREATE TRIGGER t BEFORE UPDATE ON u BEGIN SELECT RAISE(ABORT, 'refused') WHERE NEW.b = 6; END
+         c0: COMMIT",
+    );
+}
+
+#[test]
+fn rows_replaced_under_a_unique_index_that_nobody_saw_are_gone() {
+    agree(
+        "c0: CREATE TABLE t(a INTEGER PRIMARY KEY, b)
+         c0: INSERT INTO t VALUES (1, 1), (2, 2)
+         check
+         c0: BEGIN
+         c0: CREATE UNIQUE INDEX i ON t(b)
+         c0: INSERT OR REPLACE INTO t VALUES (3, 2)
+         c0: DROP INDEX i
+         c0: COMMIT",
+    );
+}

@@ -213,7 +213,13 @@ fn a_primary_restored_from_an_older_copy_is_noticed_and_publishes_nothing() {
         primary.run(WRITES);
         let replica = open(&dir.file("replica.db"));
         assert!(try_attach(&replica, &url, None).unwrap().is_empty());
-        // The way out that the hint names: a new channel.
+        if written_since == 1 {
+            // One way out that the hint names: this state is the right one, on the same channel.
+            assert!(said.contains("SELECT logos_resync()"), "{said}");
+            resumes(&primary, &url, &dir);
+            continue;
+        }
+        // The other: a new channel.
         primary.run("SELECT logos_stop()");
         fs::remove_file(sidecar(&path)).unwrap();
         let new = publish(&primary, &dir.channel());
@@ -260,4 +266,53 @@ fn a_primary_restored_together_with_its_sidecar_finds_the_channel_ahead() {
         assert!(said.contains("channel"), "{said}");
     }
     assert_eq!(harness::files::entries(&url), entries, "something was published");
+    resumes(&primary, &url, &dir);
+}
+
+/// One command resumes on the channel as it is, with a full comparison: the replica goes on from what only the channel has.
+fn resumes(primary: &Connection, url: &str, dir: &TempDir) {
+    let replica = open(&dir.file("follower.db"));
+    try_attach(&replica, url, None).unwrap();
+    let newest = harness::files::entries(url).len();
+    assert_ne!(harness::dump(primary), harness::dump(&replica));
+    let said = primary.text("SELECT logos_resync()");
+    assert!(said.contains(" of 3 tables differ from the channel and are sent: "), "{said}");
+    replicate(primary, url, &dir.file("follower.db"));
+    replicate(primary, url, &dir.file("from-the-beginning.db"));
+    assert_eq!(harness::messages(primary).len(), harness::files::entries(url).len());
+    assert!(harness::files::entries(url).len() > newest);
+    primary.run(WRITES);
+    replicate(primary, url, &dir.file("follower.db"));
+    let said = primary.text("SELECT logos_resync()");
+    assert!(said.contains("all 3 tables are as the channel has them"), "{said}");
+    primary.run("CREATE TABLE later(a); INSERT INTO later VALUES (1)");
+    replicate(primary, url, &dir.file("follower.db"));
+    primary.run("SELECT logos_stop()");
+}
+
+#[test]
+fn resync_is_for_a_published_primary_outside_a_transaction_and_says_so() {
+    let pair = Pair::of(TABLES);
+    let replica = pair.check();
+    assert!(replica.fails("SELECT logos_resync()").contains("is a replica of"));
+    pair.run("BEGIN");
+    assert!(pair.primary.fails("SELECT logos_resync()").contains("inside a transaction"));
+    pair.run("COMMIT; SELECT logos_stop()");
+    assert!(pair.primary.fails("SELECT logos_resync()").contains("logos_publish"));
+    publish(&pair.primary, &pair.url);
+    pair.check();
+}
+
+#[test]
+fn what_resync_cannot_read_leaves_everything_as_it_was() {
+    let mut pair = Pair::of(TABLES);
+    pair.check();
+    let folder = PathBuf::from(pair.url.strip_prefix("dir:").unwrap());
+    let aside = suffixed(&folder, "-aside");
+    fs::rename(&folder, &aside).unwrap();
+    pair.run(WRITES);
+    assert!(pair.primary.fails("SELECT logos_resync()").contains("is not there"));
+    fs::rename(&aside, &folder).unwrap();
+    pair.check();
+    pair.check_fresh();
 }

@@ -23,6 +23,7 @@ fn sql_functions_are_exactly_these() {
             "logos_position",
             "logos_publish",
             "logos_remove",
+            "logos_resync",
             "logos_stop",
             "logos_touch",
             "logos_version",

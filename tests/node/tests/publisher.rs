@@ -109,7 +109,7 @@ fn t34_a_copied_database_makes_two_writers_and_the_second_one_stops() {
 }
 
 #[test]
-fn t35_a_restored_backup_finds_the_channel_ahead_and_stops() {
+fn t35_a_restored_backup_finds_the_channel_ahead_and_stops_and_one_command_resumes() {
     let scene = Scene::by_hand();
     let primary = scene.primary("p.db");
     let url = primary.publish(&scene.node.url(), QUICK);
@@ -127,6 +127,23 @@ fn t35_a_restored_backup_finds_the_channel_ahead_and_stops() {
         restored.wait_for_error("is ahead of this database");
         restored.text("SELECT logos_stop()");
     }
+    let restored = scene.db("backup.db");
+    restored.run("INSERT INTO item VALUES(2, 'on the older state', NULL)");
+    restored.publish(&scene.node.url(), MOVED);
+    let hint = restored.wait_for_error("is ahead of this database");
+    assert!(hint.contains("SELECT logos_resync()"), "{hint}");
+    let replica = scene.db("r.db");
+    replica.pull(&url, "{}");
+    assert_ne!(replica.dump(), restored.dump());
+    // What is included may still be undone: it is kept, and sent again if need be.
+    let entries = assert_once(&scene.node, channel_of(&url));
+    restored.text("SELECT logos_resync()");
+    scene.node.node().reorganise(2, logos_devnode::Abandoned::Drop).unwrap();
+    scene.settle(&restored);
+    replica.pull(&url, "{}");
+    assert_eq!(replica.dump(), restored.dump());
+    scene.assert_replicates(&restored, &url, "late.db");
+    assert!(assert_once(&scene.node, channel_of(&url)) > entries);
 }
 
 #[test]

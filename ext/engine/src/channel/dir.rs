@@ -102,7 +102,8 @@ impl DirWriter {
                 file.display()
             ),
             "nothing of ours was written over it and the changes stay in this database; stop one of the writers. To go on \
-             from this one, remove its sidecar (the file with -logos at its end) and publish again: that starts a new channel",
+             from this one, SELECT logos_resync(): it compares the database with the channel and undoes there what only the \
+             channel has",
         ))
     }
 }

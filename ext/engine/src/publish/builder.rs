@@ -249,8 +249,9 @@ impl<'p> Builder<'p> {
         self.look_again = 0;
     }
 
-    /// Runs `change` in a short write transaction, if that can be had at once without anybody noticing.
-    fn write(&self, change: impl FnOnce(&Connection) -> Result<()>) -> Result<bool> {
+    /// Runs `change` in a short write transaction, if that can be had at once without anybody noticing. How far it moves the schema
+    /// cookie is not the application's doing.
+    fn write(&mut self, change: impl FnOnce(&Connection) -> Result<()>) -> Result<bool> {
         let path = &self.publisher.path;
         let doing = || format!("writing to {}", path.display());
         let Some(quiet) = registry::quiet(path) else { return Ok(false) };
@@ -267,26 +268,33 @@ impl<'p> Builder<'p> {
         let written = self.write_now(&quiet, change, &doing);
         writing.store(false, Ordering::Release);
         drop(quiet);
-        written
+        let moved = written?;
+        self.published.cookie = self.published.cookie.map(|cookie| cookie + moved.unwrap_or(0));
+        Ok(moved.is_some())
     }
 
+    /// Returns how far the schema cookie moved; `None`: it could not be had.
     fn write_now(
         &self,
         quiet: &registry::Quiet,
         change: impl FnOnce(&Connection) -> Result<()>,
         doing: &impl Fn() -> String,
-    ) -> Result<bool> {
+    ) -> Result<Option<i64>> {
         self.conn.busy_timeout(Duration::ZERO).doing(doing)?;
         let begun = self.conn.execute_batch("BEGIN IMMEDIATE");
         self.conn.busy_timeout(Duration::from_secs(5)).doing(doing)?;
         match begun.doing(doing) {
-            Err(e) if e.kind == Kind::Retry => return Ok(false),
+            Err(e) if e.kind == Kind::Retry => return Ok(None),
             other => other?,
         }
+        let before = cookie(&self.conn);
         // A transaction begun meanwhile has read before us, and could not write after us.
         let done = match quiet.still(&self.publisher.path) {
-            true => change(&self.conn).and_then(|()| self.conn.execute_batch("COMMIT").doing(doing)).map(|()| true),
-            false => Ok(false),
+            true => change(&self.conn).and_then(|()| {
+                let moved = cookie(&self.conn)? - before?;
+                self.conn.execute_batch("COMMIT").doing(doing).map(|()| Some(moved))
+            }),
+            false => Ok(None),
         };
         if !self.conn.is_autocommit() {
             self.conn.execute_batch("ROLLBACK").doing(doing)?;
@@ -296,10 +304,6 @@ impl<'p> Builder<'p> {
 
     /// Puts under capture what is not. Returns whether everything is.
     fn enrol(&mut self) -> Result<bool> {
-        let cookie = |conn: &Connection| {
-            conn.pragma_query_value(None, "schema_version", |row| row.get::<_, i64>(0))
-                .doing(|| "reading the schema".into())
-        };
         let before = cookie(&self.conn)?;
         if self.schema_version == Some(before) {
             return Ok(true);
@@ -308,11 +312,8 @@ impl<'p> Builder<'p> {
         let set_up = capture::is_set_up(&self.conn).unwrap_or(false);
         let mut captured = if set_up { survey(&self.conn)? } else { Vec::new() };
         if !set_up || captured.iter().any(|c| !c.intact) {
-            let mut ours = 0;
             let written = self.write(|conn| {
-                let first = cookie(conn)?;
                 capture::enrol(conn)?;
-                ours = cookie(conn)? - first;
                 crate::fault::point("enrol.before_commit");
                 Ok(())
             })?;
@@ -321,7 +322,6 @@ impl<'p> Builder<'p> {
                 self.schema_version = None;
                 return Ok(false);
             }
-            self.published.cookie = self.published.cookie.map(|cookie| cookie + ours);
             captured = survey(&self.conn)?;
         }
         self.left_out = schema::left_out(&self.conn)?;
@@ -466,6 +466,10 @@ impl<'p> Builder<'p> {
         }
         Ok(written && more)
     }
+}
+
+fn cookie(conn: &Connection) -> Result<i64> {
+    conn.pragma_query_value(None, "schema_version", |row| row.get(0)).doing(|| "reading the schema".into())
 }
 
 /// Takes everything of ours out of a database file. Waits for writers for as long as SQLite does.

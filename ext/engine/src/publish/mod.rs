@@ -13,9 +13,11 @@
 //! Not here: what a message says (`sqlite::snapshot`), how it travels (`channel`).
 
 mod builder;
+mod resync;
 mod sender;
 
 pub use builder::remove_from;
+pub use resync::resync;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -179,8 +181,9 @@ impl Publisher {
         sidecar.set_transport(&url.transport.to_string())?;
         let conn = connection::open(path)?;
         conn.execute_batch("BEGIN IMMEDIATE").map_err(|e| busy(path, &e))?;
-        capture::enrol(&conn)?;
+        let moved = capture::enrol(&conn)?;
         conn.execute_batch("COMMIT").map_err(|e| busy(path, &e))?;
+        sidecar.move_cookie(moved)?;
         let publisher = Arc::new(Self {
             path: path.to_path_buf(),
             channel,

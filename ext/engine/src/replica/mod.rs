@@ -13,6 +13,7 @@ use std::io::{BufReader, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use logos_log::chain::{Chain, Link};
+use logos_log::entry::Inscription;
 use logos_log::ids::{ChannelId, Digest, Position};
 use rusqlite::Connection;
 use serde::Deserialize;
@@ -58,7 +59,12 @@ pub struct Applied {
     pub changes: u64,
     /// Payload bytes.
     pub bytes: u64,
+    /// When its snapshot was taken, milliseconds since 1970.
+    pub created: i64,
 }
+
+/// Is told of an entry and its message's number.
+pub type Hearing<'h> = &'h mut dyn FnMut(u64, &Inscription);
 
 /// Pulls one channel into one database.
 pub struct Puller {
@@ -173,8 +179,19 @@ impl Puller {
         registry::close(&self.path, self.conn);
     }
 
+    /// Whether what was read ends with parts of a message whose rest is not there.
+    pub fn is_amid_message(&self) -> bool {
+        self.chain.tip != self.standing.chain.tip
+    }
+
     /// Pulls until one message is applied; `None` when the channel has no more at this moment.
     pub fn pull(&mut self) -> Result<Option<Applied>> {
+        self.pull_hearing(&mut |_, _| {})
+    }
+
+    /// The same; `heard` is told every entry that was accepted, and the message it is a part of. After an error it may be told
+    /// some again.
+    pub fn pull_hearing(&mut self, heard: Hearing<'_>) -> Result<Option<Applied>> {
         self.catch_up_with_others()?;
         loop {
             let Some(fetched) = self.fetched.next() else {
@@ -184,7 +201,7 @@ impl Puller {
                 }
                 continue;
             };
-            match self.take(&fetched) {
+            match self.take(&fetched, heard) {
                 Ok(None) => {}
                 Ok(applied) => return Ok(applied),
                 Err(e) => {
@@ -215,7 +232,7 @@ impl Puller {
     }
 
     /// Deals with the entries of one transaction; returns what was applied if a message ended in it.
-    fn take(&mut self, fetched: &Fetched) -> Result<Option<Applied>> {
+    fn take(&mut self, fetched: &Fetched, heard: Hearing<'_>) -> Result<Option<Applied>> {
         let reading = || format!("reading {}", fetched.place);
         let ours: Vec<Link<'_>> = fetched.tx.ops.iter().filter_map(|op| Link::of(op, self.channel)).collect();
         if ours.is_empty() {
@@ -237,6 +254,7 @@ impl Puller {
                 }
             };
             let part = self.chain.accept(&fetched.tx, inscription).doing(reading)?;
+            heard(seq, inscription);
             self.joined.add(part.piece).doing(|| format!("joining message {seq}"))?;
             if part.last {
                 let whole = n + 1 == ours.len();
@@ -270,6 +288,7 @@ impl Puller {
             tables: counts.tables,
             changes: counts.keys,
             bytes: joined.bytes,
+            created: header.time_ms,
         })
     }
 }

@@ -30,6 +30,7 @@ const FUNCTIONS: &[(&str, i32, Function)] = &[
     ("logos_position", 0, position),
     ("logos_wait", 2, wait),
     ("logos_touch", -1, touch),
+    ("logos_resync", 0, resync),
     ("logos_stop", 0, stop),
     ("logos_remove", 0, remove),
     ("logos_version", 0, version),
@@ -199,6 +200,18 @@ fn touch(ctx: &Context<'_>) -> Result<Value> {
         capture::touch(conn, &table, &key)
     })?;
     Ok(Value::Null)
+}
+
+fn resync(ctx: &Context<'_>) -> Result<Value> {
+    let host = host(ctx)?;
+    outside_transaction(host, "logos_resync")?;
+    if let Role::Replica(standing) = role(ctx)? {
+        return Err(Error::fix(
+            format!("{} is a replica of {}", path_of(host)?.display(), standing.url),
+            "nothing was changed; logos_resync is for a primary. To rebuild a replica, attach a new file to the channel",
+        ));
+    }
+    publish::resync(publisher(ctx)?).map(Value::Text)
 }
 
 /// Ends whatever this process runs for the database. Returns what that was.

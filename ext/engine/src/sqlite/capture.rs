@@ -124,9 +124,12 @@ pub fn is_armed(canary: Option<i64>) -> bool {
     canary.is_some_and(|rowid| rowid > 1)
 }
 
-/// Puts everything under capture that is not. The caller has an open write transaction.
-pub fn enrol(conn: &Connection) -> Result<()> {
+/// Puts everything under capture that is not. The caller has an open write transaction. Returns how far that moved the schema
+/// cookie, which is not the application's doing.
+pub fn enrol(conn: &Connection) -> Result<i64> {
     let doing = || "setting up capture".to_string();
+    let cookie = || conn.pragma_query_value(None, "schema_version", |row| row.get::<_, i64>(0)).doing(doing);
+    let before = cookie()?;
     conn.execute_batch(
         "CREATE TABLE IF NOT EXISTS _logos_log(seq INTEGER PRIMARY KEY, tbl INTEGER, k0); \
          CREATE TABLE IF NOT EXISTS _logos_table(id INTEGER PRIMARY KEY, name TEXT, replaces INTEGER); \
@@ -145,7 +148,7 @@ pub fn enrol(conn: &Connection) -> Result<()> {
     for captured in survey(conn, &objects)?.iter().filter(|c| !c.intact) {
         enrol_table(conn, captured).doing(|| format!("setting up capture of table {}", quote(&captured.table.name)))?;
     }
-    Ok(())
+    Ok(cookie()? - before)
 }
 
 fn enrol_table(conn: &Connection, captured: &Captured) -> rusqlite::Result<()> {

@@ -37,6 +37,11 @@ pub fn open(path: &Path) -> Result<Connection> {
     Ok(conn)
 }
 
+/// Makes an empty database file.
+pub fn create(path: &Path) -> Result<()> {
+    open_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE).map(drop)
+}
+
 /// Opens an empty in-memory database of ours.
 pub fn open_memory() -> Result<Connection> {
     open_flags(Path::new(":memory:"), OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)

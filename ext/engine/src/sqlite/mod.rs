@@ -6,6 +6,7 @@
 pub mod api;
 pub mod apply;
 pub mod capture;
+pub mod compare;
 pub mod connection;
 pub mod diff;
 pub mod hooks;

@@ -268,6 +268,14 @@ impl Sidecar {
         Ok(Published { position, cursor, cursor_mark, schema, bases, stamps, sequences, settings, canary, cookie })
     }
 
+    /// Notes that the schema cookie was moved by us.
+    pub fn move_cookie(&self, by: i64) -> Result<()> {
+        self.conn
+            .execute("UPDATE meta SET value = value + ?1 WHERE name = 'cookie' AND ?1 <> 0", [by])
+            .doing(|| self.doing("writing"))
+            .map(drop)
+    }
+
     /// Begins the transaction that stores one message.
     pub fn begin(&mut self) -> Result<Storing<'_>> {
         let what = self.doing("writing");
@@ -281,6 +289,14 @@ impl Sidecar {
             .doing(|| what.clone())?
             .unwrap_or((0, MsgId::ROOT));
         Ok(Storing { tx, key, index, parent, what })
+    }
+
+    /// Puts what a channel was found to hold in the place of everything that was stored, and goes on from `published`.
+    pub fn take_over(&mut self, found: &Found, published: &Published) -> Result<()> {
+        let what = self.doing("writing");
+        let tx = self.conn.transaction().doing(|| what.clone())?;
+        found.store(&tx, published.cursor).doing(|| what.clone())?;
+        Storing { tx, key: &self.key, index: 0, parent: MsgId::ROOT, what }.remember(published)
     }
 
     /// The key that signs.
@@ -487,6 +503,66 @@ pub struct Message<'m> {
     pub created: i64,
     /// What the channel has after it.
     pub published: &'m Published,
+}
+
+/// What a channel was found to hold, from its first entry on.
+pub struct Found {
+    /// Its entries.
+    pub entries: Vec<FoundEntry>,
+    /// Its messages.
+    pub messages: Vec<FoundMessage>,
+}
+
+/// An entry that was found on the channel.
+pub struct FoundEntry {
+    /// The message it is a part of.
+    pub seq: u64,
+    /// Its id.
+    pub id: MsgId,
+    /// Its parent.
+    pub parent: MsgId,
+    /// The signed entry, if it might have to be sent again.
+    pub signed: Option<Vec<u8>>,
+}
+
+/// A message that was found on the channel.
+pub struct FoundMessage {
+    /// Its position.
+    pub position: Position,
+    /// What it is.
+    pub kind: &'static str,
+    /// Table sections in it.
+    pub tables: u64,
+    /// Keys in it.
+    pub changes: u64,
+    /// Payload bytes.
+    pub bytes: u64,
+    /// When its snapshot was taken, milliseconds since 1970.
+    pub created: i64,
+}
+
+impl Found {
+    fn store(&self, tx: &Transaction<'_>, cursor: i64) -> rusqlite::Result<()> {
+        tx.execute_batch("DELETE FROM entry; DELETE FROM message; DELETE FROM meta WHERE name = 'memo'")?;
+        let mut insert = tx.prepare(
+            "INSERT INTO entry(n, seq, state, size, id, parent, tx) VALUES(?1, ?2, iif(?6 IS NULL, 2, 0), ?3, ?4, ?5, ?6)",
+        )?;
+        for (n, entry) in self.entries.iter().enumerate() {
+            let size = entry.signed.as_ref().map_or(0, Vec::len) as i64;
+            insert.execute((n as i64, entry.seq as i64, size, &entry.id.0[..], &entry.parent.0[..], &entry.signed))?;
+        }
+        let mut insert = tx.prepare(
+            "INSERT INTO message(seq, digest, kind, tables, changes, bytes, created, parts, cursor, state) \
+             SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, count(*), 0, min(state) FROM entry WHERE seq = ?1",
+        )?;
+        for m in &self.messages {
+            let (seq, digest) = (m.position.seq as i64, &m.position.digest.0[..]);
+            insert.execute((seq, digest, m.kind, m.tables as i64, m.changes as i64, m.bytes as i64, m.created))?;
+        }
+        // Log rows before the cursor are compared with, and need not be sent; they may be pruned when the last is final.
+        tx.execute("UPDATE message SET cursor = ?1 WHERE seq = (SELECT max(seq) FROM message)", [cursor])?;
+        Ok(())
+    }
 }
 
 impl Storing<'_> {

@@ -69,6 +69,10 @@ impl Plan {
     }
 }
 
+/// A schema cookie that moved this much further than is explained: an object was made and dropped again unseen. If that was
+/// a UNIQUE index, a REPLACE may have deleted rows unseen meanwhile, in a table that it wrote to.
+const UNSEEN: i64 = 2;
+
 /// What the log holds since the last message.
 struct LogSummary {
     last: i64,
@@ -98,15 +102,21 @@ fn mark(conn: &Connection, seq: i64) -> rusqlite::Result<Option<Digest>> {
 }
 
 fn read_log(conn: &Connection, cursor: i64) -> rusqlite::Result<LogSummary> {
-    let last: Option<i64> = conn.query_row("SELECT max(seq) FROM _logos_log", [], |row| row.get(0))?;
-    let last = last.unwrap_or(0);
+    let (last, mark) = log_end(conn)?;
     let mut ids = HashMap::new();
     let mut statement = conn.prepare("SELECT tbl, count(*) FROM _logos_log WHERE seq > ?1 GROUP BY tbl")?;
     let mut rows = statement.query([cursor])?;
     while let Some(row) = rows.next()? {
         ids.insert(row.get::<_, i64>(0)?, row.get::<_, i64>(1)?);
     }
-    Ok(LogSummary { last, mark: mark(conn, last)?, rows: ids.values().sum(), ids })
+    Ok(LogSummary { last, mark, rows: ids.values().sum(), ids })
+}
+
+/// The last row of the log, and its mark.
+pub(super) fn log_end(conn: &Connection) -> rusqlite::Result<(i64, Option<Digest>)> {
+    let last: Option<i64> = conn.query_row("SELECT max(seq) FROM _logos_log", [], |row| row.get(0))?;
+    let last = last.unwrap_or(0);
+    Ok((last, mark(conn, last)?))
 }
 
 /// Decides what the next message says. `conn` is in the read transaction of the snapshot.
@@ -139,10 +149,12 @@ pub fn plan(conn: &Connection, before: &Published) -> Result<Plan> {
             continue;
         }
         let mut table_plan = plan_table(&captured, &has, &log, remade, vacuumed);
+        if surplus >= UNSEEN && table_plan.is_some() {
+            table_plan = Some(TablePlan::whole(&captured));
+        }
         let object = objects.iter().find(|o| o.name == captured.table.name && before.schema.contains(o));
-        if let Some(object) = object.filter(|_| table_plan.as_ref().is_none_or(|p| p.extent == Extent::Keys)) {
-            let written = captured.id.and_then(|id| log.ids.get(&id).copied()).unwrap_or(0);
-            match reset::find(conn, &captured, (object, &objects), surplus, written, before.cursor).doing(doing)? {
+        if let Some(object) = object.filter(|_| table_plan.is_none()) {
+            match reset::find(conn, &captured.table, object, (&before.schema, &objects), surplus).doing(doing)? {
                 Reset::No => {}
                 Reset::Statements(more) => statements.extend(more),
                 Reset::Unknown => table_plan = Some(TablePlan::whole(&captured)),
@@ -206,7 +218,8 @@ fn check_time(conn: &Connection, before: &Published, log: &LogSummary) -> Result
             log.last, before.cursor
         ),
         "nothing was published from the older state, and the channel keeps the newer one. If a backup was restored on \
-         purpose, remove the sidecar (the file with -logos at its end) and publish again: that starts a new channel",
+         purpose, SELECT logos_resync(): it compares the database with the channel and undoes there what only the channel has. \
+         Or remove the sidecar (the file with -logos at its end) and publish again: that starts a new channel",
     ))
 }
 

@@ -234,8 +234,8 @@ impl LogosWriter {
                  the same key"
             ),
             "nothing was sent over it and the changes stay in this database; stop the other writer, or restore the newest copy \
-             with its sidecar. To go on from this one, remove its sidecar (the file with -logos at its end) and publish again: \
-             that starts a new channel",
+             with its sidecar. To go on from this one, SELECT logos_resync(): it compares the database with the channel and \
+             undoes there what only the channel has",
         )
     }
 

@@ -1,0 +1,111 @@
+//! Resync: makes what a database holds now the next state of its channel, whatever the channel holds.
+//!
+//! For a primary that was restored from a backup: its channel has messages that it does not know, so its publisher stops. The
+//! channel is read into a scratch replica, every entry checked as any replica checks it; the database is compared with that;
+//! the sidecar then continues the channel as it is, and the next message carries the differences.
+//!
+//! Invariants
+//! - Nothing is written before the whole channel has been read and found to be ours.
+//! - What the channel alone has stays on it for ever, and is undone by the next message.
+//!
+//! Not here: a second writer that goes on. It forks the channel again, and then both stop.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Publisher;
+use crate::error::{Doing, Error, Result};
+use crate::registry;
+use crate::replica::{self, Puller};
+use crate::sqlite::compare::{self, Compared};
+use crate::sqlite::connection;
+use crate::sqlite::sidecar::{Found, FoundEntry, FoundMessage};
+use logos_log::entry::{sign_entry, Inscription};
+use logos_log::ids::Position;
+
+/// How long the publisher's threads are waited for.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The newest entries may be undone by a reorganisation and are kept to be sent again: as many as this, and as much.
+const KEPT_ENTRIES: usize = 1_000;
+const KEPT_BYTES: usize = 64 * 1024 * 1024;
+
+/// Compares the published database with its channel and publishes the differences. Returns what was found.
+///
+/// The publisher is stopped, and running again afterwards, also after an error.
+pub fn resync(publisher: Arc<Publisher>) -> Result<String> {
+    let (path, url, options) = (publisher.path.clone(), publisher.url.clone(), publisher.options.clone());
+    publisher.stop(PATIENCE);
+    let done = publisher.state().builder_done && publisher.state().sender_done;
+    if !done {
+        return Err(Error::retry(
+            format!("the publisher of {} is in the middle of a request", path.display()),
+            "nothing was changed and publishing is stopped; call logos_resync again",
+        ));
+    }
+    let found = take_over(&publisher);
+    registry::remove_publisher(&path);
+    drop(publisher);
+    // The home was checked when publishing began, and may have been said to be another one.
+    let publisher = Publisher::start(&path, &url, options);
+    let found = found?;
+    publisher?;
+    Ok(match found.differing.as_slice() {
+        [] => format!("{}: all {} tables are as the channel has them", found.published.position, found.tables),
+        some => format!(
+            "{}: {} of {} tables differ from the channel and are sent: {}",
+            found.published.position,
+            some.len(),
+            found.tables,
+            some.join(", ")
+        ),
+    })
+}
+
+fn take_over(publisher: &Publisher) -> Result<Compared> {
+    let scratch = tempfile::Builder::new().prefix("logos-resync-").tempdir().doing(|| "making a folder".into())?;
+    let file = scratch.path().join("replica.db");
+    connection::create(&file)?;
+    let read = read_channel(publisher, &file)?;
+    let compared = compare::compare(&connection::open(&publisher.path)?, &connection::open(&file)?, read.position)?;
+    publisher.sidecar().take_over(&Found { entries: read.entries, messages: read.messages }, &compared.published)?;
+    Ok(compared)
+}
+
+/// What the channel holds.
+struct ChannelRead {
+    position: Position,
+    entries: Vec<FoundEntry>,
+    messages: Vec<FoundMessage>,
+}
+
+fn read_channel(publisher: &Publisher, scratch: &std::path::Path) -> Result<ChannelRead> {
+    let key = publisher.author()?.key;
+    let mut entries: Vec<FoundEntry> = Vec::new();
+    let mut messages = Vec::new();
+    let (mut kept, mut bytes) = (0, 0);
+    let mut heard = |seq: u64, entry: &Inscription| {
+        // The same bytes: signing is deterministic, and the key is ours.
+        let signed = sign_entry(&key, entry.channel, entry.parent, entry.data.clone()).encode();
+        bytes += signed.len();
+        entries.push(FoundEntry { seq, id: entry.id(), parent: entry.parent, signed: Some(signed) });
+        while entries.len() - kept > KEPT_ENTRIES || bytes > KEPT_BYTES {
+            bytes -= entries[kept].signed.take().map_or(0, |signed| signed.len());
+            kept += 1;
+        }
+    };
+    let mut puller = Puller::open(scratch, &publisher.url, &replica::Options::default())?;
+    while let Some(applied) = puller.pull_hearing(&mut heard)? {
+        let replica::Applied { position, kind, tables, changes, bytes, created } = applied;
+        messages.push(FoundMessage { position, kind, tables, changes, bytes, created });
+    }
+    if puller.is_amid_message() {
+        return Err(Error::fix(
+            format!("channel {} ends in the middle of a message, whose rest was never sent", publisher.channel),
+            "nothing was changed; let the other writer finish it, or remove the sidecar (the file with -logos at its end) and \
+             publish again: that starts a new channel",
+        ));
+    }
+    let position = puller.position();
+    Ok(ChannelRead { position, entries, messages })
+}
