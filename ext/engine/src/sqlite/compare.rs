@@ -9,7 +9,7 @@ use logos_log::ids::Position;
 use rusqlite::Connection;
 
 use super::capture::{self, Captured};
-use super::sidecar::Published;
+use super::sidecar::{Base, Published};
 use super::{diff, quote, schema, snapshot, virtuals};
 use crate::error::{Doing, Result};
 
@@ -47,7 +47,7 @@ fn within_snapshot(primary: &Connection, replica: &Connection, position: Positio
     for table in &captured {
         let known = here.iter().any(|o| o.kind == "table" && o.name == table.table.name && there.contains(o));
         match table.id.filter(|_| known && table.intact && same_rows(primary, replica, table)) {
-            Some(id) => bases.push((id, table.table.name.clone())),
+            Some(id) => bases.push(Base { id, name: table.table.name.clone(), intact: true }),
             None => differing.push(table.table.name.clone()),
         }
     }

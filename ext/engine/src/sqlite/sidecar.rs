@@ -36,8 +36,8 @@ pub struct Published {
     pub cursor_mark: Option<Digest>,
     /// The schema in the last message.
     pub schema: Vec<Object>,
-    /// The tables whose whole content the channel has: the id under which all later changes are logged, and the name.
-    pub bases: Vec<(i64, String)>,
+    /// The tables whose whole content the channel has.
+    pub bases: Vec<Base>,
     /// `sqlite_sequence` in the last message.
     pub sequences: Vec<(String, i64)>,
     /// Stamps of the virtual tables that the channel has (`virtuals`).
@@ -48,6 +48,18 @@ pub struct Published {
     pub canary: Option<i64>,
     /// `PRAGMA schema_version` at the last message, moved on by what we ourselves did to the schema since.
     pub cookie: Option<i64>,
+}
+
+/// A table whose whole content the channel has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Base {
+    /// The id under which all later changes are logged.
+    pub id: i64,
+    /// Its name.
+    pub name: String,
+    /// Whether its triggers fitted the table. If not, a later write may have deleted other rows unseen, even if they fit again
+    /// by then.
+    pub intact: bool,
 }
 
 /// One message as `logos_log` shows it.
@@ -106,7 +118,7 @@ const HISTORY: i64 = 10_000;
 const TABLES: &str = "
     CREATE TABLE meta(name TEXT PRIMARY KEY, value) WITHOUT ROWID;
     CREATE TABLE schema(n INTEGER PRIMARY KEY, kind TEXT, name TEXT, tbl TEXT, sql TEXT);
-    CREATE TABLE base(id INTEGER PRIMARY KEY, name TEXT);
+    CREATE TABLE base(id INTEGER PRIMARY KEY, name TEXT, intact INTEGER);
     CREATE TABLE stamp(name TEXT PRIMARY KEY, digest BLOB) WITHOUT ROWID;
     CREATE TABLE sequence(name TEXT PRIMARY KEY, seq INTEGER) WITHOUT ROWID;
     CREATE TABLE message(seq INTEGER PRIMARY KEY, digest BLOB, kind TEXT, tables INTEGER, changes INTEGER,
@@ -248,9 +260,11 @@ impl Sidecar {
             })
             .and_then(Iterator::collect)
             .doing(doing)?;
-        let mut statement = self.conn.prepare("SELECT id, name FROM base ORDER BY id").doing(doing)?;
-        let bases =
-            statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).and_then(Iterator::collect).doing(doing)?;
+        let mut statement = self.conn.prepare("SELECT id, name, intact FROM base ORDER BY id").doing(doing)?;
+        let bases = statement
+            .query_map([], |row| Ok(Base { id: row.get(0)?, name: row.get(1)?, intact: row.get(2)? }))
+            .and_then(Iterator::collect)
+            .doing(doing)?;
         let mut statement = self.conn.prepare("SELECT name, digest FROM stamp ORDER BY name").doing(doing)?;
         let stamps = statement
             .query_map([], |row| Ok((row.get(0)?, Digest(row.get(1)?))))
@@ -631,8 +645,8 @@ impl Storing<'_> {
         drop(put);
         replace_schema(tx, &p.schema)?;
         tx.execute("DELETE FROM base", [])?;
-        let mut base = tx.prepare("INSERT INTO base VALUES(?1, ?2)")?;
-        p.bases.iter().try_for_each(|b| base.execute((b.0, &b.1)).map(drop))?;
+        let mut base = tx.prepare("INSERT INTO base VALUES(?1, ?2, ?3)")?;
+        p.bases.iter().try_for_each(|b| base.execute((b.id, &b.name, b.intact)).map(drop))?;
         drop(base);
         tx.execute("DELETE FROM stamp", [])?;
         let mut stamp = tx.prepare("INSERT INTO stamp VALUES(?1, ?2)")?;

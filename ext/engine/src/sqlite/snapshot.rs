@@ -8,7 +8,7 @@
 //!
 //! Not here: when to take one, where it is stored (`publish`, `sidecar`).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io::Write;
 
 use logos_log::ids::Digest;
@@ -18,7 +18,7 @@ use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::capture::{self, Captured};
 use super::reset::{self, Reset};
-use super::sidecar::Published;
+use super::sidecar::{Base, Published};
 use super::{diff, quote, schema, virtuals};
 use crate::error::{Doing, Error, Result};
 
@@ -130,7 +130,6 @@ pub fn plan(conn: &Connection, before: &Published) -> Result<Plan> {
     let change = diff::change(&before.schema, &objects, &evidence(before, &captured, cookie));
     let canary = capture::canary(conn).doing(doing)?;
     let vacuumed = !capture::is_armed(canary) || before.canary.is_some_and(|before| Some(before) != canary);
-    let has: HashSet<i64> = before.bases.iter().map(|b| b.0).collect();
     let mut tables = Vec::new();
     let mut bases = Vec::new();
     let mut stamps = Vec::new();
@@ -148,7 +147,7 @@ pub fn plan(conn: &Connection, before: &Published) -> Result<Plan> {
             stamps.push(stamp);
             continue;
         }
-        let mut table_plan = plan_table(&captured, &has, &log, remade, vacuumed);
+        let mut table_plan = plan_table(&captured, &before.bases, &log, remade, vacuumed);
         if surplus >= UNSEEN && table_plan.is_some() {
             table_plan = Some(TablePlan::whole(&captured));
         }
@@ -160,7 +159,11 @@ pub fn plan(conn: &Connection, before: &Published) -> Result<Plan> {
                 Reset::Unknown => table_plan = Some(TablePlan::whole(&captured)),
             }
         }
-        bases.extend(captured.id.filter(|_| captured.core).map(|id| (id, captured.table.name.clone())));
+        bases.extend(captured.id.filter(|_| captured.core).map(|id| Base {
+            id,
+            name: captured.table.name.clone(),
+            intact: captured.intact,
+        }));
         tables.extend(table_plan);
     }
     let encoding: String = conn.pragma_query_value(None, "encoding", |row| row.get(0)).doing(doing)?;
@@ -197,7 +200,7 @@ pub fn plan(conn: &Connection, before: &Published) -> Result<Plan> {
 fn evidence(before: &Published, captured: &[Captured], cookie: i64) -> diff::Evidence {
     let former = |c: &Captured| {
         let ids = [c.id, c.replaces];
-        before.bases.iter().find(|b| ids.contains(&Some(b.0))).map(|b| (b.1.clone(), c.table.name.clone()))
+        before.bases.iter().find(|b| ids.contains(&Some(b.id))).map(|b| (b.name.clone(), c.table.name.clone()))
     };
     diff::Evidence {
         same_table: captured.iter().filter(|c| !c.table.is_virtual).filter_map(former).collect(),
@@ -225,19 +228,21 @@ fn check_time(conn: &Connection, before: &Published, log: &LogSummary) -> Result
 
 fn plan_table(
     captured: &Captured,
-    has: &HashSet<i64>,
+    bases: &[Base],
     log: &LogSummary,
     remade: bool,
     vacuumed: bool,
 ) -> Option<TablePlan> {
     let written = |id: i64| log.ids.get(&id).is_some_and(|&n| n > 0);
     let (id, before) = (captured.id, captured.replaces);
-    let known = id.is_some_and(|id| has.contains(&id));
-    let taken_over = before.is_some_and(|before| has.contains(&before) && !written(before));
-    let gap = !captured.intact && id.is_some_and(written);
+    let base = |id: i64| bases.iter().find(|base| base.id == id);
+    let known = id.and_then(base);
+    let taken_over = before.is_some_and(|before| base(before).is_some() && !written(before));
+    let always_intact = captured.intact && known.is_none_or(|base| base.intact);
+    let gap = !always_intact && id.is_some_and(written);
     let whole = remade
         || !captured.core
-        || !(known || taken_over)
+        || !(known.is_some() || taken_over)
         || gap
         || (vacuumed && captured.table.key_is_hidden)
         || (captured.table.key_is_all && id.is_some_and(written));

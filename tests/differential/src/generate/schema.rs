@@ -166,6 +166,8 @@ fn decorate(d: &mut Dice, taste: Taste, column: &mut Draft, source: Option<&str>
     let name = quote(&column.name);
     let mut text = String::new();
     if let Some(source) = source.filter(|_| d.below(10) == 0) {
+        // Versions of SQLite do not agree on reals as text, and what is stored was computed by whoever wrote it.
+        let source = format!("CASE typeof({source}) WHEN 'real' THEN CAST({source} AS INTEGER) ELSE {source} END");
         let expression = match declared {
             "TEXT" => format!("CAST({source} AS TEXT) || '!'"),
             "BLOB" => format!("CAST({source} AS BLOB)"),
