@@ -251,19 +251,24 @@ impl LogosWriter {
             path.iter().flat_map(|block| block.links.iter().map(move |link| (link.id, (block.slot, *link)))).collect();
         let place = |entry: &StoredEntry| match found.get(&entry.id) {
             Some((slot, link)) => {
-                Place { slot: Some(*slot as i64), fee: self.fee_of(entry, link.tx, entries).or(entry.place.fee) }
+                Place { slot: Some(*slot as i64), fee: self.fee_of(entry, Some(link.tx), entries).or(entry.place.fee) }
             }
             None => {
                 let tip = state.filter(|state| state.tip == entry.id).map(|state| state.tip_slot as i64);
-                Place { slot: entry.place.slot.or(tip), fee: entry.place.fee }
+                Place { slot: entry.place.slot.or(tip), fee: entry.place.fee.or(self.fee_of(entry, None, entries)) }
             }
         };
         entries[..reached.included].iter().map(place).collect()
     }
 
-    /// The part of a transaction's fee that falls to one of its entries, by their sizes.
-    fn fee_of(&self, entry: &StoredEntry, tx: TxHash, entries: &[StoredEntry]) -> Option<i64> {
-        let carrier = self.carriers.iter().find(|carrier| carrier.hash == tx)?;
+    /// The part of a transaction's fee that falls to one of its entries, by their sizes. Without a transaction: of the one posted
+    /// last, since the entry became final between two looks.
+    fn fee_of(&self, entry: &StoredEntry, tx: Option<TxHash>, entries: &[StoredEntry]) -> Option<i64> {
+        let carried = |carrier: &&Carrier| match tx {
+            Some(tx) => carrier.hash == tx,
+            None => (carrier.first..=carrier.last).contains(&entry.index),
+        };
+        let carrier = self.carriers.iter().find(carried)?;
         let fee = u128::from(carrier.fee?);
         let with = entries.iter().filter(|e| (carrier.first..=carrier.last).contains(&e.index));
         let (mut before, mut all) = (0, 0);
