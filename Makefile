@@ -20,7 +20,7 @@ HOSTED := $(TESTS) -p harness -p differential
 DEVNODE := --manifest-path tests/devnode/Cargo.toml --locked
 NODE_TESTS := --manifest-path tests/node/Cargo.toml --locked
 
-.PHONY: differential help setup build build-sim demo demo-logos devnode test test-bundled test-system test-node test-crates lint bench-quick clean
+.PHONY: differential help setup build build-sim demo demo-logos devnode test test-bundled test-system test-node test-crates test-tools lint bench-quick clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -60,6 +60,9 @@ test-system: build build-sim ## the extension hosted by the system's SQLite
 test-node: build ## the development node's own tests, and the extension on it
 	@sh tests/run.sh $(DEVNODE) --target-dir $(TESTS_TARGET)
 	@LOGOS_EXTENSION=$(CURDIR)/build/logos.$(LIB) sh tests/run.sh $(NODE_TESTS) --target-dir $(TESTS_TARGET)
+
+test-tools: build ## migrations by Django, Alembic and Rails themselves; installs them
+	@bash tests/tools/run.sh
 
 lint: setup ## formatting, clippy without warnings, the style rules
 	@cargo fmt --all --check && cargo fmt --all --check --manifest-path tests/Cargo.toml
