@@ -138,6 +138,8 @@ fn a_large_value_is_split_and_takes_a_small_multiple_of_its_size() {
     assert!(m.publishing < m.plain + 4 * BLOB, "publishing took {} MiB more", (m.publishing - m.plain) / MIB);
     assert!(m.applying < 5 * BLOB, "applying took {} MiB", m.applying / MIB);
     assert!(entries(&m.url).len() as i64 > BLOB / (600 * 1024), "in {} entries", entries(&m.url).len());
+    let left = size(&sidecar(&m.dir.file("primary.db")));
+    assert!(left < BLOB / 4, "{} MiB of sidecar stay when everything is on the channel", left / MIB);
     let primary = open(&m.dir.file("primary.db"));
     let replica = open(&m.dir.file("replica.db"));
     primary.run(&format!("ATTACH '{}' AS replica", m.dir.file("replica.db").display()));

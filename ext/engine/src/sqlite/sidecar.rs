@@ -115,6 +115,9 @@ const FORMAT: i64 = 1;
 /// Messages that the channel has for good are remembered for `logos_log` up to this number.
 const HISTORY: i64 = 10_000;
 
+/// Unused pages (8 MiB) above which the file is made smaller: the messages of a busy day need not take disk for ever.
+const FREE_PAGES_MAX: i64 = 2_048;
+
 const TABLES: &str = "
     CREATE TABLE meta(name TEXT PRIMARY KEY, value) WITHOUT ROWID;
     CREATE TABLE schema(n INTEGER PRIMARY KEY, kind TEXT, name TEXT, tbl TEXT, sql TEXT);
@@ -152,7 +155,10 @@ impl Sidecar {
             _ => Err::<(), _>(e).doing(doing).err().unwrap_or_else(|| Error::bug("an error without a reason")),
         };
         conn.busy_timeout(std::time::Duration::from_millis(500)).doing(doing)?;
-        conn.execute_batch("PRAGMA locking_mode = EXCLUSIVE; PRAGMA synchronous = FULL;").map_err(held)?;
+        conn.execute_batch(
+            "PRAGMA locking_mode = EXCLUSIVE; PRAGMA synchronous = FULL; PRAGMA auto_vacuum = INCREMENTAL;",
+        )
+        .map_err(held)?;
         // Writing takes the exclusive lock, which locking_mode then keeps.
         conn.execute_batch("PRAGMA journal_mode = WAL; PRAGMA journal_size_limit = 1048576; BEGIN EXCLUSIVE; COMMIT;")
             .map_err(held)?;
@@ -415,7 +421,18 @@ impl Sidecar {
             tx.execute(&format!("DELETE FROM entry WHERE seq < ({newest}) - {HISTORY}"), [])?;
             tx.execute(&format!("DELETE FROM message WHERE seq < ({newest}) - {HISTORY}"), [])?;
         }
-        tx.commit()
+        tx.commit()?;
+        let free: i64 = self.conn.pragma_query_value(None, "freelist_count", |row| row.get(0))?;
+        if free > FREE_PAGES_MAX {
+            // It frees a page a step.
+            let mut vacuum = self.conn.prepare("PRAGMA incremental_vacuum")?;
+            let mut steps = vacuum.query([])?;
+            while steps.next()?.is_some() {}
+            drop(steps);
+            drop(vacuum);
+            self.conn.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)")?;
+        }
+        Ok(())
     }
 
     /// What waits to be sent.
