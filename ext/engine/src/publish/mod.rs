@@ -33,8 +33,8 @@ use crate::channel::{Author, Store, Url};
 use crate::entry::State;
 use crate::error::{Error, Kind, Result};
 use crate::registry;
-use crate::sqlite::apply::{self, Role};
 use crate::sqlite::hooks::Signal;
+use crate::sqlite::role::{self, Role};
 use crate::sqlite::sidecar::{Backlog, MessageRow, Sidecar};
 use crate::sqlite::{capture, connection};
 
@@ -427,9 +427,9 @@ fn busy(path: &Path, e: &rusqlite::Error) -> Error {
 /// Checks what the database is and brings its journal mode about.
 fn prepare(path: &Path, options: &Options) -> Result<()> {
     let conn = connection::open(path)?;
-    if let role @ Role::Replica(_) = apply::role(&conn)? {
+    if let role @ Role::Replica(_) = role::role(&conn)? {
         return Err(Error::fix(
-            format!("{} {}", path.display(), apply::describe(&role).unwrap_or_default()),
+            format!("{} {}", path.display(), role::describe(&role).unwrap_or_default()),
             "nothing was changed; a replica cannot be published: publish its primary, or SELECT logos_remove() to make \
              this file an ordinary database first",
         ));

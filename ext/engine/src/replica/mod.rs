@@ -23,8 +23,9 @@ use crate::channel::logos::ReadOptions;
 use crate::channel::{Fetched, Reader, Url};
 use crate::error::{Doing, Error, Result};
 use crate::registry;
-use crate::sqlite::apply::{self, Message, Role, Standing};
+use crate::sqlite::apply::{self, Message};
 use crate::sqlite::connection;
+use crate::sqlite::role::{self, Role, Standing};
 
 pub use follow::{reached, Follower, Report};
 
@@ -111,7 +112,7 @@ impl Puller {
         // Nobody else writes here, so nobody else would ever bring the log into the database.
         conn.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)
             .doing(|| format!("opening {}", path.display()))?;
-        let standing = match apply::role(&conn)? {
+        let standing = match role::role(&conn)? {
             Role::Empty => Standing::start(channel, &full.to_string()),
             Role::Replica(standing) if standing.chain.channel == channel => *standing,
             other => {
@@ -119,7 +120,7 @@ impl Puller {
                     format!(
                         "{} {}; it cannot become a replica of channel {channel}",
                         path.display(),
-                        apply::describe(&other).unwrap_or_default()
+                        role::describe(&other).unwrap_or_default()
                     ),
                     "nothing was changed; attach to a new file instead",
                 ))
@@ -224,7 +225,7 @@ impl Puller {
 
     /// Another process or thread may have applied messages here: then go on from there. Returns whether it has.
     fn catch_up_with_others(&mut self) -> Result<bool> {
-        let found = apply::position(&self.conn)?.filter(|found| found.position != self.standing.position);
+        let found = role::position(&self.conn)?.filter(|found| found.position != self.standing.position);
         let Some(found) = found else { return Ok(false) };
         self.standing = Standing { url: self.url.to_string(), ..found };
         self.rewind();

@@ -16,8 +16,8 @@ use crate::publish::{self, Publisher};
 use crate::registry;
 use crate::replica::{self, Puller};
 use crate::sqlite::api::{host_version, Host};
-use crate::sqlite::apply::{self, Role};
-use crate::sqlite::{capture, connection, sidecar};
+use crate::sqlite::role::{self, Role};
+use crate::sqlite::{capture, connection, guard, sidecar};
 
 type Function = fn(&Context<'_>) -> Result<Value>;
 
@@ -127,7 +127,7 @@ fn flush(ctx: &Context<'_>) -> Result<Value> {
 
 /// Role of the caller's database.
 fn role(ctx: &Context<'_>) -> Result<Role> {
-    with_connection(ctx, apply::role)
+    with_connection(ctx, role::role)
 }
 
 fn position(ctx: &Context<'_>) -> Result<Value> {
@@ -191,7 +191,7 @@ fn touch(ctx: &Context<'_>) -> Result<Value> {
         .collect::<rusqlite::Result<Vec<_>>>()
         .doing(|| "reading the key".into())?;
     with_connection(ctx, |conn| {
-        if apply::role(conn)? != Role::Primary {
+        if role::role(conn)? != Role::Primary {
             return Err(Error::fix(
                 "this database is not under capture",
                 "nothing was logged; SELECT logos_publish('dir:…') first",
@@ -247,7 +247,7 @@ fn remove(ctx: &Context<'_>) -> Result<Value> {
     match role {
         Role::Empty | Role::Plain => {}
         Role::Primary => publish::remove_from(&path)?,
-        Role::Replica(_) => apply::release(&mut connection::open(&path)?)?,
+        Role::Replica(_) => guard::release(&mut connection::open(&path)?)?,
     }
     let sidecar = sidecar::path_of(&path);
     for suffix in ["", "-wal", "-shm"] {

@@ -21,8 +21,8 @@ use crate::error::{Doing, Error, Result};
 use crate::registry;
 use crate::replica::{Applied, Follower, Options, Puller};
 use crate::sqlite::api::{host_version, Host};
-use crate::sqlite::apply::{self, Role};
 use crate::sqlite::connection;
+use crate::sqlite::role::{self, Role};
 
 type Row = Vec<Value>;
 
@@ -131,7 +131,7 @@ fn use_wal_while_nobody_reads(host: Host) {
     if connection::journal_mode(&conn).is_ok_and(|mode| mode == "wal") {
         return;
     }
-    if matches!(apply::role(&conn), Ok(Role::Empty | Role::Replica(_))) {
+    if matches!(role::role(&conn), Ok(Role::Empty | Role::Replica(_))) {
         let _ = connection::switch_to_wal(&conn, &path);
     }
 }

@@ -13,103 +13,19 @@
 use std::collections::HashSet;
 use std::io::BufRead;
 
-use logos_log::chain::Chain;
-use logos_log::ids::{ChannelId, Digest, MsgId, Position};
+use logos_log::ids::Position;
 use logos_log::payload::{Counts, Encoding, Extent, Header, Item, PayloadReader, TableHead};
-use logos_log::value::{Value, ValueRef};
-use rusqlite::types::{ToSqlOutput, ValueRef as SqlRef};
-use rusqlite::{Connection, OptionalExtension, Statement, Transaction, TransactionBehavior};
+use logos_log::value::Value;
+use rusqlite::types::ToSqlOutput;
+use rusqlite::{Connection, Transaction, TransactionBehavior};
 
+use super::guard::{guard, unguard};
+use super::role::{position, store_standing, Standing};
 use super::schema::Object;
+use super::section::{is_clash, param, Section};
 use super::virtuals::{self, Indexer, Way};
-use super::{capture, literal, quote, schema, snapshot, sqltext, OURS};
+use super::{quote, schema, snapshot, sqltext};
 use crate::error::{Doing, Error, Result};
-
-/// Where a replica stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Standing {
-    /// The last message applied.
-    pub position: Position,
-    /// The chain up to the last entry of that message.
-    pub chain: Chain,
-    /// The channel's own bookmark for reading on (`channel::Reader`).
-    pub bookmark: String,
-    /// URL of the channel as it was last attached.
-    pub url: String,
-}
-
-impl Standing {
-    /// Before the first message.
-    pub fn start(channel: ChannelId, url: &str) -> Self {
-        Self { position: Position::START, chain: Chain::new(channel), bookmark: String::new(), url: url.to_string() }
-    }
-}
-
-/// What kind of database a file is, to us.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Role {
-    /// Nothing is in it.
-    Empty,
-    /// An ordinary database.
-    Plain,
-    /// One under capture.
-    Primary,
-    /// A replica.
-    Replica(Box<Standing>),
-}
-
-/// Finds out what a database is.
-pub fn role(conn: &Connection) -> Result<Role> {
-    let doing = || "looking at the database".to_string();
-    let mut statement = conn.prepare("SELECT name FROM sqlite_schema WHERE name NOT GLOB 'sqlite_*'").doing(doing)?;
-    let names: Vec<String> = statement.query_map([], |row| row.get(0)).and_then(Iterator::collect).doing(doing)?;
-    if names.is_empty() {
-        return Ok(Role::Empty);
-    }
-    if names.iter().any(|n| n == "_logos_replica") {
-        return Ok(Role::Replica(Box::new(standing(conn).doing(doing)?)));
-    }
-    Ok(if names.iter().any(|n| n == "_logos_log") { Role::Primary } else { Role::Plain })
-}
-
-fn standing(conn: &Connection) -> rusqlite::Result<Standing> {
-    conn.query_row("SELECT channel, seq, digest, tip, entries, bookmark, url FROM _logos_replica", [], |row| {
-        let seq = row.get::<_, i64>(1)? as u64;
-        Ok(Standing {
-            position: Position { seq, digest: Digest(row.get(2)?) },
-            chain: Chain {
-                channel: ChannelId(row.get(0)?),
-                tip: MsgId(row.get(3)?),
-                entries: row.get::<_, i64>(4)? as u64,
-                seq: seq + 1,
-                index: 0,
-            },
-            bookmark: row.get(5)?,
-            url: row.get(6)?,
-        })
-    })
-}
-
-fn store_standing(tx: &Connection, standing: &Standing) -> rusqlite::Result<()> {
-    tx.execute_batch(
-        "CREATE TABLE IF NOT EXISTS _logos_replica(id INTEGER PRIMARY KEY CHECK (id = 1), channel BLOB, seq INTEGER, \
-         digest BLOB, tip BLOB, entries INTEGER, bookmark TEXT, url TEXT)",
-    )?;
-    let s = standing;
-    tx.execute(
-        "INSERT OR REPLACE INTO _logos_replica VALUES(1, ?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-        rusqlite::params![
-            &s.chain.channel.0[..],
-            s.position.seq as i64,
-            &s.position.digest.0[..],
-            &s.chain.tip.0[..],
-            s.chain.entries as i64,
-            s.bookmark,
-            s.url
-        ],
-    )
-    .map(drop)
-}
 
 /// One message to apply: its place, and its bytes.
 pub struct Message<'m, R: BufRead> {
@@ -213,17 +129,6 @@ struct Applying<'t> {
     virtuals: Vec<Object>,
     /// FTS indexes to be made anew when all rows are there.
     rebuild: Vec<Indexer>,
-}
-
-/// The table whose records are being applied.
-struct Section<'t> {
-    head: TableHead,
-    delete: Statement<'t>,
-    insert: Statement<'t>,
-    deferred: Option<Statement<'t>>,
-    /// What takes a key's rows out of the FTS indexes over this table, and puts them in.
-    forget: Vec<Statement<'t>>,
-    learn: Vec<Statement<'t>>,
 }
 
 impl<'t> Applying<'t> {
@@ -471,78 +376,12 @@ impl<'t> Applying<'t> {
     }
 }
 
-impl<'t> Section<'t> {
-    fn replace(
-        &mut self,
-        tx: &'t Transaction<'t>,
-        key: Option<&[Value]>,
-        rows: &[Vec<Value>],
-        encoding: Encoding,
-    ) -> rusqlite::Result<()> {
-        let own = || self.head.key.iter().filter_map(|&k| rows.first().and_then(|row| row.get(k)));
-        let values: Vec<&Value> = key.map_or_else(|| own().collect(), |key| key.iter().collect());
-        if self.head.extent == Extent::Keys {
-            run_all(&mut self.forget, &values, encoding)?;
-            bind(&mut self.delete, values.iter().copied(), encoding)?;
-            self.delete.raw_execute()?;
-        }
-        let mut waits = false;
-        for row in rows {
-            bind(&mut self.insert, row.iter(), encoding)?;
-            match self.insert.raw_execute() {
-                Ok(_) => {}
-                Err(e) if is_clash(&e) => {
-                    self.defer(tx, row, encoding)?;
-                    waits = true;
-                }
-                Err(e) => return Err(e),
-            }
-        }
-        if !waits && !rows.is_empty() {
-            run_all(&mut self.learn, &values, encoding)?;
-        }
-        Ok(())
+/// A text as it fits into a sentence.
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(120) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_string(),
     }
-
-    /// Keeps a row for the end of the section, in a temporary table: values as they are, memory bounded by SQLite's cache.
-    fn defer(&mut self, tx: &'t Transaction<'t>, row: &[Value], encoding: Encoding) -> rusqlite::Result<()> {
-        let deferred = match &mut self.deferred {
-            Some(deferred) => deferred,
-            none => {
-                let columns = (0..row.len()).map(|i| format!("c{i}")).collect::<Vec<_>>().join(", ");
-                let values = (0..row.len()).map(|i| param(encoding, i)).collect::<Vec<_>>().join(", ");
-                tx.execute_batch(&format!(
-                    "DROP TABLE IF EXISTS temp._logos_deferred; CREATE TEMP TABLE _logos_deferred({columns})"
-                ))?;
-                none.insert(tx.prepare(&format!("INSERT INTO temp._logos_deferred VALUES({values})"))?)
-            }
-        };
-        bind(deferred, row.iter(), encoding)?;
-        deferred.raw_execute().map(drop)
-    }
-}
-
-/// The parameter of value `i`, as `bind` binds it: text in UTF-16 is bound as the blob that it is stored as, and marked.
-/// Older SQLite takes a bound blob for UTF-8 when it is cast to text (here, or by an index or a generated column of the
-/// table), but not one that a function returned (which is NULL for an empty one).
-fn param(encoding: Encoding, i: usize) -> String {
-    match encoding {
-        Encoding::Utf8 => format!("?{}", i + 1),
-        _ => format!(
-            "CASE WHEN ?{0} THEN CAST(ifnull(substr(?{1}, 1), '') AS TEXT) \
-             WHEN typeof(?{1}) = 'blob' THEN ifnull(substr(?{1}, 1), ?{1}) ELSE ?{1} END",
-            2 * i + 2,
-            2 * i + 1
-        ),
-    }
-}
-
-/// Runs statements that take a key.
-fn run_all(statements: &mut [Statement<'_>], key: &[&Value], encoding: Encoding) -> rusqlite::Result<()> {
-    statements.iter_mut().try_for_each(|statement| {
-        bind(statement, key.iter().copied(), encoding)?;
-        statement.raw_execute().map(drop)
-    })
 }
 
 /// Virtual tables of the primary that could not be made here.
@@ -571,105 +410,4 @@ fn store_missing(conn: &Connection, missing: &HashSet<String>) -> Result<()> {
         .iter()
         .try_for_each(|name| conn.execute("INSERT INTO _logos_missing VALUES(?1)", [name]).map(drop))
         .doing(doing)
-}
-
-fn is_clash(e: &rusqlite::Error) -> bool {
-    use rusqlite::ffi::{SQLITE_CONSTRAINT_PRIMARYKEY, SQLITE_CONSTRAINT_ROWID, SQLITE_CONSTRAINT_UNIQUE};
-    e.sqlite_error().is_some_and(|e| {
-        [SQLITE_CONSTRAINT_PRIMARYKEY, SQLITE_CONSTRAINT_ROWID, SQLITE_CONSTRAINT_UNIQUE].contains(&e.extended_code)
-    })
-}
-
-/// A text as it fits into a sentence.
-fn shortened(text: &str) -> String {
-    match text.char_indices().nth(120) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_string(),
-    }
-}
-
-fn bind<'v>(
-    statement: &mut Statement<'_>,
-    values: impl Iterator<Item = &'v Value>,
-    encoding: Encoding,
-) -> rusqlite::Result<()> {
-    for (i, value) in values.enumerate() {
-        let sql = match value.as_ref() {
-            ValueRef::Null => SqlRef::Null,
-            ValueRef::Integer(n) => SqlRef::Integer(n),
-            ValueRef::Real(r) => SqlRef::Real(r),
-            ValueRef::Text(t) if encoding == Encoding::Utf8 => SqlRef::Text(t),
-            ValueRef::Text(b) | ValueRef::Blob(b) => SqlRef::Blob(b),
-        };
-        if encoding == Encoding::Utf8 {
-            statement.raw_bind_parameter(i + 1, ToSqlOutput::Borrowed(sql))?;
-        } else {
-            statement.raw_bind_parameter(2 * i + 1, ToSqlOutput::Borrowed(sql))?;
-            statement.raw_bind_parameter(2 * i + 2, matches!(value, Value::Text(_)))?;
-        }
-    }
-    Ok(())
-}
-
-const GUARD: &str = "guard_";
-
-/// Puts a guard on every replicated table: no local writer changes it by mistake, with or without the extension. Virtual
-/// tables have none: a trigger on a shadow table makes the whole file unreadable for DEFENSIVE connections ("malformed
-/// database schema"), and those of newer shells and of PHP are.
-fn guard(tx: &Connection) -> Result<()> {
-    let doing = || "guarding the replica's tables".to_string();
-    for object in schema::read(tx)?.iter().filter(|o| o.kind == "table" && !o.is_virtual()) {
-        let message = format!(
-            "logos: this database is a read-only replica; write to table {} on its primary instead",
-            quote(&object.name)
-        );
-        for event in ["insert", "update", "delete"] {
-            let sql = format!(
-                "CREATE TRIGGER {} BEFORE {} ON {} BEGIN SELECT RAISE(ABORT, {}); END",
-                quote(&format!("{OURS}{GUARD}{event}_{}", object.name)),
-                event.to_uppercase(),
-                quote(&object.name),
-                literal(&message)
-            );
-            tx.execute_batch(&sql).doing(doing)?;
-        }
-    }
-    Ok(())
-}
-
-fn unguard(tx: &Connection) -> Result<()> {
-    let doing = || "guarding the replica's tables".to_string();
-    let mut statement = tx
-        .prepare(&format!("SELECT name FROM sqlite_schema WHERE type = 'trigger' AND name GLOB '{OURS}{GUARD}*'"))
-        .doing(doing)?;
-    let names: Vec<String> = statement.query_map([], |row| row.get(0)).and_then(Iterator::collect).doing(doing)?;
-    names.iter().try_for_each(|name| tx.execute_batch(&format!("DROP TRIGGER {}", quote(name)))).doing(doing)
-}
-
-/// Makes a replica an ordinary database again: takes the guards and the position away.
-pub fn release(conn: &mut Connection) -> Result<()> {
-    let doing = || "releasing the replica".to_string();
-    let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
-    capture::remove(&tx).doing(doing)?;
-    tx.commit().doing(doing)
-}
-
-/// The role of a database as a word, for errors.
-pub fn describe(role: &Role) -> Option<String> {
-    match role {
-        Role::Empty => None,
-        Role::Plain => Some("has tables of its own".into()),
-        Role::Primary => Some("is a primary itself".into()),
-        Role::Replica(standing) => Some(format!("is a replica of channel {}", standing.chain.channel)),
-    }
-}
-
-/// Position and channel of a replica, if the database is one.
-pub fn position(conn: &Connection) -> Result<Option<Standing>> {
-    let doing = || "reading the replica's position".to_string();
-    let is_replica = conn
-        .query_row("SELECT 1 FROM sqlite_schema WHERE name = '_logos_replica'", [], |_| Ok(()))
-        .optional()
-        .doing(doing)?;
-    is_replica.map(|()| standing(conn).doing(doing)).transpose()
 }

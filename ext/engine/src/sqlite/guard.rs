@@ -1,0 +1,53 @@
+//! Guards: what keeps local writers off a replica.
+//!
+//! Invariants
+//! - Every ordinary table of a replica carries them, after every change of the schema, in the same transaction.
+
+use rusqlite::{Connection, TransactionBehavior};
+
+use super::{capture, literal, quote, schema, OURS};
+use crate::error::{Doing, Result};
+
+const GUARD: &str = "guard_";
+
+/// Puts a guard on every replicated table: no local writer changes it by mistake, with or without the extension. Virtual
+/// tables have none: a trigger on a shadow table makes the whole file unreadable for DEFENSIVE connections ("malformed
+/// database schema"), and those of newer shells and of PHP are.
+pub(super) fn guard(tx: &Connection) -> Result<()> {
+    let doing = || "guarding the replica's tables".to_string();
+    for object in schema::read(tx)?.iter().filter(|o| o.kind == "table" && !o.is_virtual()) {
+        let message = format!(
+            "logos: this database is a read-only replica; write to table {} on its primary instead",
+            quote(&object.name)
+        );
+        for event in ["insert", "update", "delete"] {
+            let sql = format!(
+                "CREATE TRIGGER {} BEFORE {} ON {} BEGIN SELECT RAISE(ABORT, {}); END",
+                quote(&format!("{OURS}{GUARD}{event}_{}", object.name)),
+                event.to_uppercase(),
+                quote(&object.name),
+                literal(&message)
+            );
+            tx.execute_batch(&sql).doing(doing)?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes them away, so that the schema can be changed.
+pub(super) fn unguard(tx: &Connection) -> Result<()> {
+    let doing = || "guarding the replica's tables".to_string();
+    let mut statement = tx
+        .prepare(&format!("SELECT name FROM sqlite_schema WHERE type = 'trigger' AND name GLOB '{OURS}{GUARD}*'"))
+        .doing(doing)?;
+    let names: Vec<String> = statement.query_map([], |row| row.get(0)).and_then(Iterator::collect).doing(doing)?;
+    names.iter().try_for_each(|name| tx.execute_batch(&format!("DROP TRIGGER {}", quote(name)))).doing(doing)
+}
+
+/// Makes a replica an ordinary database again: takes the guards and the position away.
+pub fn release(conn: &mut Connection) -> Result<()> {
+    let doing = || "releasing the replica".to_string();
+    let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
+    capture::remove(&tx).doing(doing)?;
+    tx.commit().doing(doing)
+}

@@ -1,0 +1,117 @@
+//! What a database is to us: nothing yet, a primary, or a replica and where that stands.
+//!
+//! Invariants
+//! - A replica's position is in the file itself, in the table `_logos_replica`, and moves with the rows (`apply`).
+
+use logos_log::chain::Chain;
+use logos_log::ids::{ChannelId, Digest, MsgId, Position};
+use rusqlite::{Connection, OptionalExtension};
+
+use crate::error::{Doing, Result};
+
+/// Where a replica stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// The last message applied.
+    pub position: Position,
+    /// The chain up to the last entry of that message.
+    pub chain: Chain,
+    /// The channel's own bookmark for reading on (`channel::Reader`).
+    pub bookmark: String,
+    /// URL of the channel as it was last attached.
+    pub url: String,
+}
+
+impl Standing {
+    /// Before the first message.
+    pub fn start(channel: ChannelId, url: &str) -> Self {
+        Self { position: Position::START, chain: Chain::new(channel), bookmark: String::new(), url: url.to_string() }
+    }
+}
+
+/// What kind of database a file is, to us.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Role {
+    /// Nothing is in it.
+    Empty,
+    /// An ordinary database.
+    Plain,
+    /// One under capture.
+    Primary,
+    /// A replica.
+    Replica(Box<Standing>),
+}
+
+/// Finds out what a database is.
+pub fn role(conn: &Connection) -> Result<Role> {
+    let doing = || "looking at the database".to_string();
+    let mut statement = conn.prepare("SELECT name FROM sqlite_schema WHERE name NOT GLOB 'sqlite_*'").doing(doing)?;
+    let names: Vec<String> = statement.query_map([], |row| row.get(0)).and_then(Iterator::collect).doing(doing)?;
+    if names.is_empty() {
+        return Ok(Role::Empty);
+    }
+    if names.iter().any(|n| n == "_logos_replica") {
+        return Ok(Role::Replica(Box::new(standing(conn).doing(doing)?)));
+    }
+    Ok(if names.iter().any(|n| n == "_logos_log") { Role::Primary } else { Role::Plain })
+}
+
+fn standing(conn: &Connection) -> rusqlite::Result<Standing> {
+    conn.query_row("SELECT channel, seq, digest, tip, entries, bookmark, url FROM _logos_replica", [], |row| {
+        let seq = row.get::<_, i64>(1)? as u64;
+        Ok(Standing {
+            position: Position { seq, digest: Digest(row.get(2)?) },
+            chain: Chain {
+                channel: ChannelId(row.get(0)?),
+                tip: MsgId(row.get(3)?),
+                entries: row.get::<_, i64>(4)? as u64,
+                seq: seq + 1,
+                index: 0,
+            },
+            bookmark: row.get(5)?,
+            url: row.get(6)?,
+        })
+    })
+}
+
+/// Writes it.
+pub(super) fn store_standing(tx: &Connection, standing: &Standing) -> rusqlite::Result<()> {
+    tx.execute_batch(
+        "CREATE TABLE IF NOT EXISTS _logos_replica(id INTEGER PRIMARY KEY CHECK (id = 1), channel BLOB, seq INTEGER, \
+         digest BLOB, tip BLOB, entries INTEGER, bookmark TEXT, url TEXT)",
+    )?;
+    let s = standing;
+    tx.execute(
+        "INSERT OR REPLACE INTO _logos_replica VALUES(1, ?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        rusqlite::params![
+            &s.chain.channel.0[..],
+            s.position.seq as i64,
+            &s.position.digest.0[..],
+            &s.chain.tip.0[..],
+            s.chain.entries as i64,
+            s.bookmark,
+            s.url
+        ],
+    )
+    .map(drop)
+}
+
+/// The role of a database as a word, for errors.
+pub fn describe(role: &Role) -> Option<String> {
+    match role {
+        Role::Empty => None,
+        Role::Plain => Some("has tables of its own".into()),
+        Role::Primary => Some("is a primary itself".into()),
+        Role::Replica(standing) => Some(format!("is a replica of channel {}", standing.chain.channel)),
+    }
+}
+
+/// Position and channel of a replica, if the database is one.
+pub fn position(conn: &Connection) -> Result<Option<Standing>> {
+    let doing = || "reading the replica's position".to_string();
+    let is_replica = conn
+        .query_row("SELECT 1 FROM sqlite_schema WHERE name = '_logos_replica'", [], |_| Ok(()))
+        .optional()
+        .doing(doing)?;
+    is_replica.map(|()| standing(conn).doing(doing)).transpose()
+}
