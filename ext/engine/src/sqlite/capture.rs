@@ -1,26 +1,18 @@
 //! Capture: the key log and the triggers that write it, in the application's own transaction.
 //!
-//! Invariants (DESIGN I2–I5)
-//! - The triggers are built-in SQL only and name nothing of ours but `_logos_log`, so any writer runs them.
-//! - For every row that a statement may write, at least one log row carries each key that the row had or has. Too many
-//!   keys are harmless, so every doubt is resolved by logging.
-//! - A set of triggers belongs to an id. It is remade under a new id when it no longer fits its table; log rows under
-//!   an id that no table has any more mean "written while the triggers did not fit".
+//! Invariants
+//! - A set of triggers belongs to an id. It is remade under a new id when it no longer fits its table, or is no longer the
+//!   newest; log rows under an id that no table has any more mean "written while the triggers did not fit".
 //! - `_logos_log` keeps its last row for ever: `seq` never restarts.
 //!
-//! UPDATE and DELETE are logged BEFORE: an application trigger that cuts the rest short with RAISE cannot hide them.
-//! INSERT must be logged AFTER, because an automatic rowid is not known before; likewise the new key of an UPDATE. There
-//! our triggers come before the application's, because SQLite fires the newest first and ours are made anew when there is a newer one.
-//!
-//! Not here: when to enrol or prune (`publish`), what is made of the log (`snapshot`).
+//! Not here: what the triggers say (`triggers`), when to enrol or prune (`publish`), what is made of the log (`snapshot`).
 
 use rusqlite::{Connection, OptionalExtension};
 
-use super::schema::{self, Table, Term, Unique};
-use super::{literal, quote, sqltext, OURS};
+use super::schema::{self, Table};
+use super::triggers::{triggers, Trigger, LOG};
+use super::{quote, sqltext, OURS};
 use crate::error::{Doing, Error, Result};
-
-const LOG: &str = "\"_logos_log\"";
 
 /// Log rows deleted in one short write transaction: a few milliseconds.
 const PRUNE_ROWS: i64 = 20_000;
@@ -255,159 +247,4 @@ pub fn remove(conn: &Connection) -> rusqlite::Result<()> {
         conn.execute_batch(&format!("DROP {kind} {}", quote(&name)))?;
     }
     Ok(())
-}
-
-struct Trigger {
-    name: String,
-    sql: String,
-    /// Whether it logs the row's own key (the others log keys of rows that REPLACE deletes).
-    core: bool,
-}
-
-/// All triggers that a table must carry, for the given id.
-fn triggers(table: &Table, id: i64) -> Vec<Trigger> {
-    let on = quote(&table.name);
-    let make = |name: &str, core: bool, head: String, body: String| Trigger {
-        name: format!("{OURS}{id}_{name}"),
-        sql: format!("CREATE TRIGGER \"{OURS}{id}_{name}\" {head} BEGIN {body} END"),
-        core,
-    };
-    let log = |row: &str| {
-        let columns = (0..table.key.len()).map(|i| format!(",k{i}")).collect::<String>();
-        let values = table.key.iter().map(|k| format!(",{row}.{}", quote(k))).collect::<String>();
-        format!("INSERT INTO {LOG}(tbl{columns}) VALUES({id}{values});")
-    };
-    let names = |names: &mut dyn Iterator<Item = &String>| names.map(|n| quote(n)).collect::<Vec<_>>().join(",");
-    let rekeyed =
-        table.key.iter().map(|k| format!("NEW.{0} IS NOT OLD.{0}", quote(k))).collect::<Vec<_>>().join(" OR ");
-    // A statement may set the rowid by a name that is no column of the key.
-    let mut aliases: Vec<String> = if table.key_is_rowid { table.rowid_names.clone() } else { Vec::new() };
-    aliases.retain(|a| !table.key.contains(a));
-    let key_names = names(&mut table.key.iter().chain(&aliases));
-    let mut all = vec![
-        make("insert", true, format!("AFTER INSERT ON {on}"), log("NEW")),
-        make("update", true, format!("BEFORE UPDATE ON {on}"), log("OLD")),
-        make("rekey", true, format!("AFTER UPDATE OF {key_names} ON {on} WHEN {rekeyed}"), log("NEW")),
-        make("delete", true, format!("BEFORE DELETE ON {on}"), log("OLD")),
-    ];
-    let mut clashes: Vec<String> = table.unique.iter().filter_map(|unique| clash(table, unique, id, &given)).collect();
-    // A row may also be replaced by its rowid where the key is another one.
-    let rowid = table.rowid_names.first().filter(|_| !table.key_is_rowid);
-    clashes.extend(rowid.map(|rowid| log_where(table, id, &format!("{on}.{0} = NEW.{0}", quote(rowid)))));
-    if !clashes.is_empty() {
-        let body = clashes.join(" ");
-        let by_key = table.unique.iter().filter(|unique| depends_on_key(table, unique));
-        let by_key =
-            by_key.filter_map(|unique| clash(table, unique, id, &|c| foretold(table, c).unwrap_or_else(|| given(c))));
-        let inserted = std::iter::once(body.clone()).chain(by_key).collect::<Vec<_>>().join(" ");
-        all.push(make("replace", false, format!("BEFORE INSERT ON {on}"), inserted));
-        let of = match unique_columns(table) {
-            Some(columns) => format!(
-                "OF {} ",
-                names(&mut columns.iter().chain(rowid.map(|_| &table.rowid_names).into_iter().flatten()))
-            ),
-            None => String::new(),
-        };
-        all.push(make("swap", false, format!("BEFORE UPDATE {of}ON {on}"), body));
-    }
-    all
-}
-
-/// The columns of all UNIQUE indexes, or `None` where an expression or condition may depend on any column.
-fn unique_columns(table: &Table) -> Option<Vec<String>> {
-    let mut columns: Vec<String> = Vec::new();
-    for unique in &table.unique {
-        for term in &unique.terms {
-            match term {
-                Term::Column { name, .. } if unique.condition.is_none() => columns.push(name.clone()),
-                _ => return None,
-            }
-        }
-    }
-    columns.sort();
-    columns.dedup();
-    Some(columns)
-}
-
-fn log_where(table: &Table, id: i64, condition: &str) -> String {
-    let on = quote(&table.name);
-    let columns = (0..table.key.len()).map(|i| format!(",k{i}")).collect::<String>();
-    let values = table.key.iter().map(|k| format!(",{on}.{}", quote(k))).collect::<String>();
-    format!("INSERT INTO {LOG}(tbl{columns}) SELECT {id}{values} FROM {on} WHERE {condition};")
-}
-
-/// How a BEFORE trigger writes the value that a column of the new row has.
-type NewValue<'t> = &'t dyn Fn(&str) -> String;
-
-/// As it is given.
-fn given(column: &str) -> String {
-    format!("NEW.{}", quote(column))
-}
-
-/// An expression of the table over the new row. The row has those columns only that the expression names: any other may be
-/// dropped under the trigger.
-fn over_new_row(table: &Table, expression: &str, value: NewValue<'_>) -> String {
-    let columns = table.visible.iter().filter(|c| sqltext::refers_to(expression, c));
-    let columns = columns.map(|c| format!("{} AS {}", value(c), quote(c))).collect::<Vec<_>>().join(",");
-    let columns = if columns.is_empty() { "1" } else { &columns };
-    format!("(SELECT {expression} FROM (SELECT {columns}) AS {})", quote(&table.name))
-}
-
-/// The value of a column of a row that gets an automatic INTEGER PRIMARY KEY, where it depends on that. SQLite chooses the
-/// key after all BEFORE triggers, so it must be foretold: one more than the highest. (Not foretold are random keys once
-/// 2^63-1 is taken, and what BEFORE triggers of the application insert into the same table meanwhile.)
-fn foretold(table: &Table, column: &str) -> Option<String> {
-    let key = table.integer_key()?;
-    if column.eq_ignore_ascii_case(key) {
-        let highest = format!("coalesce((SELECT max({}) FROM {}),0)", quote(key), quote(&table.name));
-        return Some(match table.autoincrement {
-            false => format!("({highest}+1)"),
-            true => {
-                let given = format!("SELECT seq FROM sqlite_sequence WHERE name={}", literal(&table.name));
-                format!("(max({highest},coalesce(({given}),0))+1)")
-            }
-        });
-    }
-    let (_, expression) = table.generated.iter().find(|(name, _)| name == column)?;
-    table.visible.iter().find(|c| sqltext::refers_to(expression, c) && foretold(table, c).is_some())?;
-    // The sign takes the affinity of a plain column away, so that the generated column's own decides.
-    Some(over_new_row(table, &format!("+({expression})"), &|c| foretold(table, c).unwrap_or_else(|| given(c))))
-}
-
-/// Whether a UNIQUE index depends on the INTEGER PRIMARY KEY, beyond naming it.
-fn depends_on_key(table: &Table, unique: &Unique) -> bool {
-    let text =
-        |text: &String| table.visible.iter().any(|c| sqltext::refers_to(text, c) && foretold(table, c).is_some());
-    let term = |term: &Term| match term {
-        Term::Column { name, .. } => Some(name) != table.integer_key() && foretold(table, name).is_some(),
-        Term::Expression(expression) => text(expression),
-    };
-    unique.terms.iter().any(term) || unique.condition.as_ref().is_some_and(text)
-}
-
-/// Logs the keys of rows that clash with the new row on one UNIQUE index: found with the index's own terms and
-/// collations, so that SQLite finds them by that index.
-fn clash(table: &Table, unique: &Unique, id: i64, value: NewValue<'_>) -> Option<String> {
-    let on = quote(&table.name);
-    let mut conditions: Vec<String> = Vec::new();
-    for term in &unique.terms {
-        conditions.push(match term {
-            Term::Column { name, collation, default } => {
-                let new = match default {
-                    Some(default) => format!("coalesce({},({default}))", value(name)),
-                    None => value(name),
-                };
-                format!("{on}.{} = {new} COLLATE {}", quote(name), quote(collation))
-            }
-            Term::Expression(text) => format!("({text}) = {}", over_new_row(table, text, value)),
-        });
-    }
-    if conditions.is_empty() {
-        return None;
-    }
-    if let Some(condition) = &unique.condition {
-        conditions.push(format!("({condition})"));
-        conditions.push(over_new_row(table, condition, value));
-    }
-    Some(log_where(table, id, &conditions.join(" AND ")))
 }

@@ -18,6 +18,7 @@ mod section;
 pub mod sidecar;
 pub mod snapshot;
 pub mod sqltext;
+mod triggers;
 pub mod virtuals;
 
 /// Prefix of every object that is ours in a user's database.

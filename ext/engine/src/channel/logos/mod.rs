@@ -18,6 +18,7 @@
 //! Speaks the protocol of August 2026 (testnet 0.2.1) and that of June 2026.
 
 mod api;
+mod carrier;
 mod reader;
 mod shape;
 mod tree;

@@ -14,27 +14,17 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use logos_log::crypto::SigningKey;
-use logos_log::entry::{sign_ops, Op, Proof, SignedTx};
+use logos_log::entry::{sign_ops, Op, SignedTx};
 use logos_log::ids::{ChannelId, MsgId, PublicKey, TxHash};
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::api::{Api, Funds};
+use super::carrier::{pack, Carrier, Memo};
 use super::shape::{id32, BlockId, ChannelState, Info, Link};
 use super::tree::{Recent, Tree};
 use super::{check_node, inconsistent, WriteOptions};
 use crate::channel::{Author, Known, Store, Writer};
 use crate::entry::{Place, Settled, StoredEntry};
 use crate::error::{Error, Result};
-
-/// Largest signed transaction that we make. A block holds 2 MiB, on nodes of June 2026 1 MiB.
-const TX_BYTES: u64 = 900_000;
-
-/// Room in it for the transfer that pays, with its proof.
-const TRANSFER_BYTES: u64 = 10_000;
-
-/// Most entries in one transaction.
-const TX_ENTRIES: usize = 60;
 
 /// A transaction that should be pending is looked for in the pool when the tip has moved, or after this time.
 const LOOK: Duration = Duration::from_secs(5);
@@ -47,38 +37,6 @@ const RESERVE: u64 = 12;
 
 /// How often to ask for tip and channel until both are of the same moment.
 const TRIES: usize = 10;
-
-/// A transaction on its way, or included but not final.
-#[derive(Clone)]
-struct Carrier {
-    /// The entries that it carries.
-    first: u64,
-    last: u64,
-    hash: TxHash,
-    transfer: Option<(Op, Proof)>,
-    fee: Option<u64>,
-    /// The tip at which it was last known to be pending.
-    pending_at: Option<BlockId>,
-    posted: Instant,
-    /// How often a block was made without it although nothing stood before it.
-    missed: u32,
-}
-
-/// What a restarted writer wants to know.
-#[derive(Default, Serialize, Deserialize)]
-struct Memo {
-    genesis: Option<String>,
-    flying: Vec<Flying>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Flying {
-    first: u64,
-    last: u64,
-    hash: String,
-    transfer: Option<(Value, Value)>,
-    fee: Option<u64>,
-}
 
 /// Writes one channel through one node.
 pub struct LogosWriter {
@@ -473,45 +431,6 @@ impl LogosWriter {
         let slow = || pace.unwrap_or(ceiling).clamp(floor, Duration::from_secs(15));
         (reached.finals < entries.len()).then(|| poll.unwrap_or_else(slow))
     }
-}
-
-impl Carrier {
-    fn stored(&self) -> Flying {
-        Flying {
-            first: self.first,
-            last: self.last,
-            hash: self.hash.to_string(),
-            transfer: self.transfer.as_ref().map(|(op, proof)| (op.to_json(), proof.to_json())),
-            fee: self.fee,
-        }
-    }
-
-    fn restored(flying: &Flying) -> Option<Self> {
-        let transfer = match &flying.transfer {
-            Some((op, proof)) => Some((Op::from_json(op).ok()?, Proof::from_json(proof).ok()?)),
-            None => None,
-        };
-        Some(Self {
-            first: flying.first,
-            last: flying.last,
-            hash: flying.hash.parse().ok()?,
-            transfer,
-            fee: flying.fee,
-            pending_at: None,
-            posted: Instant::now(),
-            missed: 0,
-        })
-    }
-}
-
-/// How many of the entries fit one transaction; one does.
-fn pack(entries: &[&StoredEntry]) -> usize {
-    let mut bytes = TRANSFER_BYTES;
-    let fitting = entries.iter().take(TX_ENTRIES).take_while(|entry| {
-        bytes += entry.size;
-        bytes <= TX_BYTES
-    });
-    fitting.count().max(1)
 }
 
 impl Writer for LogosWriter {
