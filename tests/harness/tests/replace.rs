@@ -43,6 +43,22 @@ fn the_new_row_may_vanish_or_change_again_in_its_own_transaction() {
 }
 
 #[test]
+fn an_index_over_generated_columns_deletes_alike_when_what_they_are_computed_from_is_set() {
+    either_way(
+        "CREATE TABLE t(k TEXT PRIMARY KEY, n, e AS (abs(n)) VIRTUAL UNIQUE, f AS (e + 1) STORED, g AS (f * 2 + length(k)), x, UNIQUE (g));
+         INSERT INTO t VALUES ('a', 1, 'x'), ('b', 2, 'x'), ('c', 3, 'x'), ('dd', 10, 'x');",
+        &[
+            "UPDATE OR REPLACE t SET n = n + 1",
+            "INSERT INTO t VALUES ('e', 5, NULL), ('f', 6, NULL), ('g', 7, NULL)",
+            "UPDATE OR REPLACE t SET n = -6 WHERE k = 'e'",
+            "BEGIN; UPDATE OR REPLACE t SET n = -7 WHERE k = 'e'; UPDATE t SET n = 20 WHERE k = 'e'; COMMIT",
+            "REPLACE INTO t VALUES ('h', -20, 1)",
+            "UPDATE OR REPLACE t SET x = 2",
+        ],
+    );
+}
+
+#[test]
 fn an_index_over_values_computed_from_an_automatic_key() {
     for key in ["INTEGER PRIMARY KEY", "INTEGER PRIMARY KEY AUTOINCREMENT"] {
         let setup = format!(

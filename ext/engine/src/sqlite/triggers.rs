@@ -75,13 +75,14 @@ pub(super) fn triggers(table: &Table, id: i64) -> Vec<Trigger> {
     all
 }
 
-/// The columns of all UNIQUE indexes, or `None` where an expression or condition may depend on any column.
+/// The columns that a statement must set to change a value in a UNIQUE index, or `None` where an expression or condition may
+/// depend on any column.
 fn unique_columns(table: &Table) -> Option<Vec<String>> {
     let mut columns: Vec<String> = Vec::new();
     for unique in &table.unique {
         for term in &unique.terms {
             match term {
-                Term::Column { name, .. } if unique.condition.is_none() => columns.push(name.clone()),
+                Term::Column { name, .. } if unique.condition.is_none() => set_for(table, name, &mut columns),
                 _ => return None,
             }
         }
@@ -89,6 +90,17 @@ fn unique_columns(table: &Table) -> Option<Vec<String>> {
     columns.sort();
     columns.dedup();
     Some(columns)
+}
+
+/// A column itself; those that a generated one is computed from.
+fn set_for(table: &Table, column: &str, columns: &mut Vec<String>) {
+    match table.generated.iter().find(|(name, _)| name == column) {
+        None => columns.push(column.to_string()),
+        Some((_, expression)) => {
+            let others = table.visible.iter().filter(|c| *c != column && sqltext::refers_to(expression, c));
+            others.for_each(|c| set_for(table, c, columns));
+        }
+    }
 }
 
 fn log_where(table: &Table, id: i64, condition: &str) -> String {
