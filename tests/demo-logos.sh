@@ -12,39 +12,15 @@ node_pid=
 trap 'exec 3>&- 4>&-; [ -z "$node_pid" ] || kill "$node_pid"; wait || true; rm -rf "$work"' EXIT
 cd "$work"
 cp "$root"/build/logos.* .
-mkfifo primary.in replica.in primary.done replica.done
-# Open both ways for good: a reader that opens a pipe while the writer before is still closing it would read its end.
-exec 5<>primary.done 6<>replica.done
-
 "$devnode" --port 0 --block-ms 0 --k 5 --fees >node.url &
 node_pid=$!
 while [ ! -s node.url ]; do sleep 0.05; done
 node=$(cat node.url)
 wallet=$(printf '07%.0s' {1..32})
 
-sqlite3 -batch -init /dev/null primary.db <primary.in >primary.err 2>&1 &
-exec 3>primary.in
-sqlite3 -batch -init /dev/null replica.db <replica.in >replica.err 2>&1 &
-exec 4>replica.in
+# After the node, which must not hold the sessions' pipes open.
+source "$root/tests/sessions.sh"
 
-# say SESSION DESCRIPTOR SQL: shows the command, has the session run it, shows what it answered.
-# The shell buffers what it prints into a pipe, so each answer goes to a file of its own.
-say() {
-    local session=$1 descriptor=$2 sql=$3
-    printf '%-8s> %s\n' "$session" "$sql"
-    : >"$session.err"
-    printf '%s\n' ".output '$session.out'" "$sql" ".output" ".shell echo done > $session.done" >&"$descriptor"
-    read -r _ <&$((descriptor + 2))
-    sed 's/^/          /' "$session.out"
-    if [ -s "$session.err" ]; then
-        sed 's/^/          /' "$session.err"
-        echo "the $session session failed" >&2
-        exit 1
-    fi
-}
-primary() { say primary 3 "$@"; }
-replica() { say replica 4 "$@"; }
-title() { printf '\n-- %s\n' "$1"; }
 admin() { # VERB JSON: tells the development node to do something
     printf 'node    > %s %s\n' "$1" "$2"
     curl -sS --noproxy '*' -X POST -H 'Content-Type: application/json' -d "$2" "$node/dev/$1" >admin.out

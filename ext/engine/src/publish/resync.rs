@@ -17,9 +17,10 @@ use super::Publisher;
 use crate::error::{Doing, Error, Result};
 use crate::registry;
 use crate::replica::{self, Puller};
+use crate::sqlite::apply::Applied;
 use crate::sqlite::compare::{self, Compared};
 use crate::sqlite::connection;
-use crate::sqlite::sidecar::{Found, FoundEntry, FoundMessage};
+use crate::sqlite::sidecar::{Found, FoundEntry};
 use logos_log::entry::{sign_entry, Inscription};
 use logos_log::ids::Position;
 
@@ -76,7 +77,7 @@ fn take_over(publisher: &Publisher) -> Result<Compared> {
 struct ChannelRead {
     position: Position,
     entries: Vec<FoundEntry>,
-    messages: Vec<FoundMessage>,
+    messages: Vec<Applied>,
 }
 
 fn read_channel(publisher: &Publisher, scratch: &std::path::Path) -> Result<ChannelRead> {
@@ -96,8 +97,7 @@ fn read_channel(publisher: &Publisher, scratch: &std::path::Path) -> Result<Chan
     };
     let mut puller = Puller::open(scratch, &publisher.url, &replica::Options::default())?;
     while let Some(applied) = puller.pull_hearing(&mut heard)? {
-        let replica::Applied { position, kind, tables, changes, bytes, created } = applied;
-        messages.push(FoundMessage { position, kind, tables, changes, bytes, created });
+        messages.push(applied);
     }
     if puller.is_amid_message() {
         return Err(Error::fix(

@@ -15,6 +15,7 @@ use logos_log::ids::Position;
 use super::{Options, Puller};
 use crate::channel::Url;
 use crate::error::{Doing, Error, Kind, Result};
+use crate::sqlite::apply::Applied;
 
 /// How long to wait for the channel to say something before looking by oneself.
 const LOOK: Duration = Duration::from_secs(1);
@@ -100,7 +101,7 @@ impl Follower {
     }
 
     /// Notes what a pull achieved or met.
-    pub fn note(&self, puller: Option<&Puller>, outcome: &Result<Option<super::Applied>>) {
+    pub fn note(&self, puller: Option<&Puller>, outcome: &Result<Option<Applied>>) {
         self.update(|s| {
             if let Some(puller) = puller {
                 s.position = Some(puller.position());

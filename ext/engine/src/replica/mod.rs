@@ -23,7 +23,7 @@ use crate::channel::logos::ReadOptions;
 use crate::channel::{Fetched, Reader, Url};
 use crate::error::{Doing, Error, Result};
 use crate::registry;
-use crate::sqlite::apply::{self, Message};
+use crate::sqlite::apply::{self, Applied, Message};
 use crate::sqlite::connection;
 use crate::sqlite::role::{self, Role, Standing};
 
@@ -46,23 +46,6 @@ const CHECKPOINT_PAGES: i64 = 1000;
 
 /// A message stays in memory up to this size.
 const SPOOL_BYTES: usize = 8 * 1024 * 1024;
-
-/// One message applied.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Applied {
-    /// Where the replica stands after it.
-    pub position: Position,
-    /// What it was.
-    pub kind: &'static str,
-    /// Table sections in it.
-    pub tables: u64,
-    /// Keys in it.
-    pub changes: u64,
-    /// Payload bytes.
-    pub bytes: u64,
-    /// When its snapshot was taken, milliseconds since 1970.
-    pub created: i64,
-}
 
 /// Is told of an entry and its message's number.
 pub type Hearing<'h> = &'h mut dyn FnMut(u64, &Inscription);

@@ -19,8 +19,9 @@ use super::{guarded, outside_transaction, path_of};
 use crate::channel::Url;
 use crate::error::{Doing, Error, Result};
 use crate::registry;
-use crate::replica::{Applied, Follower, Options, Puller};
+use crate::replica::{Follower, Options, Puller};
 use crate::sqlite::api::{host_version, Host};
+use crate::sqlite::apply::Applied;
 use crate::sqlite::connection;
 use crate::sqlite::role::{self, Role};
 

@@ -27,6 +27,23 @@ use super::virtuals::{self, Indexer, Way};
 use super::{quote, schema, snapshot, sqltext};
 use crate::error::{Doing, Error, Result};
 
+/// One message applied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Applied {
+    /// Where the replica stands after it.
+    pub position: Position,
+    /// What it was.
+    pub kind: &'static str,
+    /// Table sections in it.
+    pub tables: u64,
+    /// Keys in it.
+    pub changes: u64,
+    /// Payload bytes.
+    pub bytes: u64,
+    /// When its snapshot was taken, milliseconds since 1970.
+    pub created: i64,
+}
+
 /// One message to apply: its place, and its bytes.
 pub struct Message<'m, R: BufRead> {
     /// Where the replica stands once it is applied.

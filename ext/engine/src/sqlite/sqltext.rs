@@ -16,11 +16,21 @@ pub struct IndexText {
 /// Cuts `CREATE [UNIQUE] INDEX name ON table(terms) [WHERE condition]`.
 pub fn index(sql: &str) -> Option<IndexText> {
     let tokens = tokens(sql);
+    let (items, close) = list(&tokens)?;
+    let terms = items.into_iter().map(|item| term(sql, item)).collect::<Option<_>>()?;
+    let rest = &tokens[close + 1..];
+    let condition = rest
+        .iter()
+        .position(|t| t.text.eq_ignore_ascii_case("where"))
+        .and_then(|at| rest.get(at + 1))
+        .map(|first| sql[first.at..].trim().trim_end_matches(';').to_string());
+    Some(IndexText { terms, condition })
+}
+
+/// The items of the first list in brackets, cut at its top level, and where it closes.
+fn list<'t, 's>(tokens: &'t [Token<'s>]) -> Option<(Vec<&'t [Token<'s>]>, usize)> {
     let open = tokens.iter().position(|t| t.text == "(")?;
-    let mut depth = 0;
-    let mut terms = Vec::new();
-    let mut start = open + 1;
-    let mut close = None;
+    let (mut items, mut depth, mut start) = (Vec::new(), 0, open + 1);
     for (i, token) in tokens.iter().enumerate().skip(open) {
         match token.text {
             "(" => depth += 1,
@@ -28,21 +38,14 @@ pub fn index(sql: &str) -> Option<IndexText> {
             _ => {}
         }
         if depth == 0 || (depth == 1 && token.text == ",") {
-            terms.push(term(sql, &tokens[start..i])?);
+            items.push(&tokens[start..i]);
             start = i + 1;
         }
         if depth == 0 {
-            close = Some(i);
-            break;
+            return Some((items, i));
         }
     }
-    let rest = &tokens[close? + 1..];
-    let condition = rest
-        .iter()
-        .position(|t| t.text.eq_ignore_ascii_case("where"))
-        .and_then(|at| rest.get(at + 1))
-        .map(|first| sql[first.at..].trim().trim_end_matches(';').to_string());
-    Some(IndexText { terms, condition })
+    None
 }
 
 /// One item of a CREATE TABLE's list.
@@ -97,26 +100,13 @@ impl Definition {
 /// The items of a CREATE TABLE's list.
 pub fn column_definitions(sql: &str) -> Option<Vec<Definition>> {
     let tokens = tokens(sql);
-    let open = tokens.iter().position(|t| t.text == "(")?;
-    let mut items = Vec::new();
-    let (mut depth, mut start) = (0, open + 1);
-    for (i, token) in tokens.iter().enumerate().skip(open) {
-        match token.text {
-            "(" => depth += 1,
-            ")" => depth -= 1,
-            _ => {}
-        }
-        if depth == 0 || (depth == 1 && token.text == ",") {
-            let (first, last) = (tokens.get(start)?, tokens.get(i - 1)?);
-            let text = sql.get(first.at..last.at + last.text.len())?.to_string();
-            items.push(Definition { name: unquoted(first.text), text });
-            start = i + 1;
-        }
-        if depth == 0 {
-            return Some(items);
-        }
-    }
-    None
+    let (items, _) = list(&tokens)?;
+    let definition = |item: &[Token<'_>]| {
+        let (first, last) = (item.first()?, item.last()?);
+        let text = sql.get(first.at..last.at + last.text.len())?.to_string();
+        Some(Definition { name: unquoted(first.text), text })
+    };
+    items.into_iter().map(definition).collect()
 }
 
 /// The value of `name = value` among the arguments of a CREATE VIRTUAL TABLE.

@@ -27,7 +27,7 @@ use crate::error::{Doing, Error, Result};
 
 pub use published::{Base, Published};
 pub use sending::{Backlog, MessageRow};
-pub use storing::{Found, FoundEntry, FoundMessage, Message, Storing};
+pub use storing::{Found, FoundEntry, Message, Storing};
 
 /// The open sidecar of one database.
 pub struct Sidecar {

@@ -7,6 +7,7 @@ use rusqlite::{OptionalExtension, Transaction};
 
 use super::{id_of, published, Published, Sidecar};
 use crate::error::{Doing, Result};
+use crate::sqlite::apply::Applied;
 
 impl Sidecar {
     /// Begins the transaction that stores one message.
@@ -67,7 +68,7 @@ pub struct Found {
     /// Its entries.
     pub entries: Vec<FoundEntry>,
     /// Its messages.
-    pub messages: Vec<FoundMessage>,
+    pub messages: Vec<Applied>,
 }
 
 /// An entry that was found on the channel.
@@ -80,22 +81,6 @@ pub struct FoundEntry {
     pub parent: MsgId,
     /// The signed entry, if it might have to be sent again.
     pub signed: Option<Vec<u8>>,
-}
-
-/// A message that was found on the channel.
-pub struct FoundMessage {
-    /// Its position.
-    pub position: Position,
-    /// What it is.
-    pub kind: &'static str,
-    /// Table sections in it.
-    pub tables: u64,
-    /// Keys in it.
-    pub changes: u64,
-    /// Payload bytes.
-    pub bytes: u64,
-    /// When its snapshot was taken, milliseconds since 1970.
-    pub created: i64,
 }
 
 impl Found {
