@@ -4,7 +4,9 @@
 
 use logos_devnode::{Abandoned, Forgery, NodeConfig};
 use logos_log::entry::ChannelConfig;
-use logos_log::ids::PublicKey;
+use logos_log::ids::{Digest, Position, PublicKey};
+use logos_log::part::PartWriter;
+use logos_log::payload::{Encoding, Header, Kind, PayloadWriter};
 use node_tests::*;
 use serde_json::json;
 
@@ -76,6 +78,48 @@ fn t33_a_forged_signature_is_named() {
     stage.refused("carries a signature that is not its signer's");
     stage.scene.node.node().mine(5);
     stage.refused("carries a signature that is not its signer's");
+}
+
+/// The bytes of a message that changes the schema by these statements, as an author with other intentions would make it.
+fn message_with(statements: &[&str], after: &str) -> Vec<u8> {
+    let after: Position = after.parse().unwrap();
+    let mut data = Vec::new();
+    let parts = PartWriter::new(after.seq + 1, |_, part| {
+        data = part;
+        Ok(())
+    });
+    let header = Header {
+        kind: Kind::Changes,
+        encoding: Encoding::Utf8,
+        seq: after.seq + 1,
+        previous: after.digest,
+        time_ms: 0,
+        schema: Digest([0; 32]),
+    };
+    let mut writer = PayloadWriter::new(parts, &header).unwrap();
+    writer.schema(&statements.iter().map(|sql| sql.to_string()).collect::<Vec<_>>()).unwrap();
+    writer.finish().unwrap().0.finish().unwrap();
+    data
+}
+
+#[test]
+fn a_publisher_that_sends_anything_but_single_changes_of_the_schema_is_refused() {
+    for (statement, says) in [
+        ("DELETE FROM item", "no change of the schema"),
+        ("ATTACH '/tmp/stolen' AS x", "no change of the schema"),
+        ("PRAGMA writable_schema = 1", "no change of the schema"),
+        ("WITH x AS (SELECT 1) INSERT INTO item SELECT 5, 'x', 1 FROM x", "no change of the schema"),
+        ("/* CREATE */ SELECT load_extension('x')", "no change of the schema"),
+        ("CREATE VIRTUAL TABLE f USING csv(filename='/etc/passwd')", "no change of the schema"),
+        ("CREATE TABLE x(a); DELETE FROM item", "changing the schema by"),
+    ] {
+        let stage = Stage::new(3);
+        stage.insert(1);
+        stage.replica.pull(&stage.url, "{}");
+        let position = stage.replica.text("SELECT logos_position()");
+        stage.forge(|forgery| forgery.data = message_with(&[statement], &position));
+        stage.refused(says);
+    }
 }
 
 #[test]
