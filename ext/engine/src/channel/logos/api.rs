@@ -10,6 +10,7 @@
 
 use std::time::Duration;
 
+use base64::prelude::{Engine, BASE64_STANDARD as BASE64};
 use logos_log::entry::{Op, SignedTx};
 use logos_log::ids::{ChannelId, TxHash};
 use serde::de::DeserializeOwned;
@@ -73,7 +74,7 @@ impl Api {
         let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
         let authorization = variable("LOGOS_NODE_USER").map(|user| {
             let password = variable("LOGOS_NODE_PASSWORD").unwrap_or_default();
-            format!("Basic {}", base64(format!("{user}:{password}").as_bytes()))
+            format!("Basic {}", BASE64.encode(format!("{user}:{password}")))
         });
         Self { base: base.into(), agent: config.build().into(), authorization, requests: 0 }
     }
@@ -305,30 +306,5 @@ fn reason(e: &ureq::Error) -> String {
         ureq::Error::HostNotFound => "the host is unknown".into(),
         ureq::Error::Io(e) => e.to_string(),
         e => e.to_string(),
-    }
-}
-
-/// Base64 of RFC 4648, for one header.
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::new();
-    for chunk in bytes.chunks(3) {
-        let group = chunk.iter().chain([0, 0].iter()).take(3).fold(0, |group, byte| group << 8 | u32::from(*byte));
-        for n in 0..4 {
-            let digit = DIGITS[(group >> (18 - 6 * n) & 63) as usize];
-            text.push(if n <= chunk.len() { char::from(digit) } else { '=' });
-        }
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::base64;
-
-    #[test]
-    fn base64_is_that_of_rfc_4648() {
-        let texts = ["", "f", "fo", "foo", "foob", "fooba", "foobar"].map(|text| base64(text.as_bytes()));
-        assert_eq!(texts, ["", "Zg==", "Zm8=", "Zm9v", "Zm9vYg==", "Zm9vYmE=", "Zm9vYmFy"]);
     }
 }
