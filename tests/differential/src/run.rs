@@ -137,6 +137,7 @@ impl<'p> Run<'p> {
     }
 
     fn sql(&mut self, actor: Actor, sql: &str) -> Checked {
+        let began = !self.shadow.of(actor).is_autocommit();
         let (expected, why) = self.shadow.execute(actor, sql);
         if expected.is_busy() {
             return Ok(());
@@ -144,21 +145,27 @@ impl<'p> Run<'p> {
         // Without triggers such a statement keeps the rows before the one that failed; with any it keeps none.
         self.comparing &= expected.code() != ffi::SQLITE_MISMATCH;
         self.settle_except(actor);
+        // What ended its transaction there ends it here: shells of another version fail otherwise, and would keep their locks.
+        let ended = began && self.shadow.of(actor).is_autocommit();
         if actor.is_shell() {
             let path = &self.primary;
             let (_, script) = self.shells.entry(actor).or_insert_with(|| (open_shell(path), String::new()));
             script.push_str(sql);
-            script.push_str(";\n");
+            script.push_str(if ended { ";\nROLLBACK;\n" } else { ";\n" });
             return Ok(());
         }
         let path = &self.primary;
         // A reader of SQLite itself that meets a half-written WAL index takes the write lock for a moment.
         let conn = self.locals.entry(actor).or_insert_with(|| shadow::open(path, PATIENCE));
         let (found, error) = if actor == Actor::Thread {
+            let conn = &mut *conn;
             std::thread::scope(|scope| scope.spawn(move || shadow::execute(conn, sql)).join().unwrap())
         } else {
             shadow::execute(conn, sql)
         };
+        if ended && !self.comparing && !conn.is_autocommit() {
+            let _ = conn.execute_batch("ROLLBACK");
+        }
         self.comparing &= !(self.any_fail_clause && stops_midway(sql, &expected));
         // With triggers the types of a STRICT table are checked before conflicts that OR IGNORE passes over.
         self.comparing &= found.code() != SQLITE_CONSTRAINT_DATATYPE;

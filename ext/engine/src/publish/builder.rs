@@ -353,7 +353,7 @@ impl<'p> Builder<'p> {
         })?;
         if !written {
             self.publisher.signal.add_doubts(doubts);
-            std::thread::sleep(Duration::from_millis(1));
+            std::thread::sleep(POLL_BUSY);
             return Ok(());
         }
         self.schema_version = None;
