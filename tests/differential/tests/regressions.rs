@@ -189,3 +189,14 @@ fn rows_replaced_under_a_unique_index_that_nobody_saw_are_gone() {
          c0: COMMIT",
     );
 }
+
+#[test]
+fn a_row_without_rowid_that_a_new_trigger_of_the_application_hides_is_captured() {
+    agree(
+        "c0: CREATE TABLE t(k PRIMARY KEY, a UNIQUE ON CONFLICT REPLACE, b AS (length(a)) STORED UNIQUE) WITHOUT ROWID
+         c0: INSERT INTO t VALUES ('before', 100)
+         check
+         c0: CREATE TRIGGER i AFTER INSERT ON t BEGIN UPDATE t SET a = 200 WHERE k = NEW.k; END
+         c0: INSERT OR FAIL INTO t VALUES ('hidden', 1)",
+    );
+}

@@ -59,6 +59,20 @@ fn an_index_over_generated_columns_deletes_alike_when_what_they_are_computed_fro
 }
 
 #[test]
+fn an_index_over_values_computed_from_a_default_in_the_place_of_null_deletes_alike() {
+    either_way(
+        "CREATE TABLE t(k INTEGER PRIMARY KEY, n REAL NOT NULL DEFAULT 1, s TEXT NOT NULL DEFAULT 12, e AS (length(n)) VIRTUAL UNIQUE);
+         CREATE UNIQUE INDEX i ON t(s || '!', n) WHERE length(s) < 5; INSERT INTO t VALUES (1, 1.5, 'a'), (2, 1.25, 'b');",
+        &[
+            "REPLACE INTO t VALUES (3, NULL, 'c')",
+            "REPLACE INTO t VALUES (4, 100.5, NULL), (5, 100.5, NULL)",
+            "BEGIN; REPLACE INTO t VALUES (6, NULL, NULL); DELETE FROM t WHERE k = 6; COMMIT",
+            "UPDATE OR REPLACE t SET s = NULL, n = NULL",
+        ],
+    );
+}
+
+#[test]
 fn an_index_over_values_computed_from_an_automatic_key() {
     for key in ["INTEGER PRIMARY KEY", "INTEGER PRIMARY KEY AUTOINCREMENT"] {
         let setup = format!(

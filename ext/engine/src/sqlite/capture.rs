@@ -63,7 +63,9 @@ pub fn survey(conn: &Connection, objects: &[schema::Object]) -> Result<Vec<Captu
             let oldest = carried.iter().map(|t| t.age).min();
             let newer: Vec<_> =
                 others.iter().filter(|t| Some(t.age) > oldest && sqltext::mentions(&t.sql, "after")).collect();
-            let kept_from_us = newer.iter().any(|t| sqltext::keeps_rows_from_triggers(&t.sql));
+            // Any may end the statement by a conflict, under OR FAIL; without a rowid no hook tells of the row either.
+            let without_rowid = table.rowid_names.is_empty() && !newer.is_empty();
+            let kept_from_us = without_rowid || newer.iter().any(|t| sqltext::keeps_rows_from_triggers(&t.sql));
             core = wanted.iter().filter(|t| t.core).all(has) && !kept_from_us;
             intact = wanted.len() == carried.len() && wanted.iter().all(has) && newer.is_empty();
             replaces = conn

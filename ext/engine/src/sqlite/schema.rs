@@ -133,14 +133,12 @@ pub struct Unique {
 /// One term of a UNIQUE index.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Term {
-    /// A column, the collation the index compares it with, and the default that replaces NULL if it may not be NULL.
+    /// A column, and the collation that the index compares it with.
     Column {
         /// Its name.
         name: String,
         /// Collation of the index.
         collation: String,
-        /// What `ON CONFLICT REPLACE` puts in the place of NULL.
-        default: Option<String>,
     },
     /// An expression over the table's columns.
     Expression(String),
@@ -172,6 +170,8 @@ pub struct Table {
     pub visible: Vec<String>,
     /// Generated columns and their expressions.
     pub generated: Vec<(String, String)>,
+    /// Columns that may not be NULL and have a default: what REPLACE puts in the place of NULL.
+    pub defaults: Vec<(String, String)>,
     /// Whether an automatic key is never given twice (AUTOINCREMENT).
     pub autoincrement: bool,
     /// UNIQUE indexes besides the key.
@@ -193,10 +193,33 @@ impl Table {
 
 struct Column {
     name: String,
+    declared: String,
     default: Option<String>,
     not_null: bool,
     pk: i64,
     generated: bool,
+}
+
+impl Column {
+    /// The default as it is stored: with the affinity of the column (SQLite's datatypes, section 3.1), as far as that can change
+    /// what an expression makes of a constant.
+    fn default_of_not_null(&self) -> Option<(String, String)> {
+        let default = self.default.as_ref().filter(|_| self.not_null)?;
+        let declared = self.declared.to_uppercase();
+        let has = |words: &[&str]| words.iter().any(|word| declared.contains(word));
+        let stored = if has(&["INT"]) {
+            format!("({default})")
+        } else if has(&["CHAR", "CLOB", "TEXT"]) {
+            format!(
+                "CASE WHEN typeof({default}) IN ('integer','real') THEN CAST(({default}) AS TEXT) ELSE ({default}) END"
+            )
+        } else if has(&["REAL", "FLOA", "DOUB"]) {
+            format!("CASE typeof({default}) WHEN 'integer' THEN CAST(({default}) AS REAL) ELSE ({default}) END")
+        } else {
+            format!("({default})")
+        };
+        Some((self.name.clone(), stored))
+    }
 }
 
 fn columns(conn: &Connection, table: &str) -> rusqlite::Result<Vec<Column>> {
@@ -204,6 +227,7 @@ fn columns(conn: &Connection, table: &str) -> rusqlite::Result<Vec<Column>> {
     let rows = statement.query_map([], |row| {
         Ok(Column {
             name: row.get(1)?,
+            declared: row.get(2)?,
             not_null: row.get::<_, i64>(3)? != 0,
             default: row.get(4)?,
             pk: row.get(5)?,
@@ -286,7 +310,7 @@ fn describe(conn: &Connection, object: &Object) -> rusqlite::Result<Table> {
     };
     let mut unique = Vec::new();
     for index in indexes.iter().filter(|i| i.unique) {
-        let described = describe_unique(conn, index, &columns)?;
+        let described = describe_unique(conn, index)?;
         // The key's own index may compare otherwise than its columns do; then it takes other rows for the same.
         let plain = |t: &Term| matches!(t, Term::Column { collation, .. } if collation.eq_ignore_ascii_case("BINARY"));
         if index.origin != "pk" || !described.terms.iter().all(plain) {
@@ -302,6 +326,7 @@ fn describe(conn: &Connection, object: &Object) -> rusqlite::Result<Table> {
         name: name.to_string(),
         is_virtual: false,
         generated: columns.iter().filter_map(expression).collect(),
+        defaults: columns.iter().filter_map(Column::default_of_not_null).collect(),
         autoincrement: key_is_alias && sqltext::mentions(&object.sql, "autoincrement"),
         stamp: Vec::new(),
         columns: read,
@@ -315,16 +340,14 @@ fn describe(conn: &Connection, object: &Object) -> rusqlite::Result<Table> {
     })
 }
 
-fn describe_unique(conn: &Connection, index: &Index, columns: &[Column]) -> rusqlite::Result<Unique> {
+fn describe_unique(conn: &Connection, index: &Index) -> rusqlite::Result<Unique> {
     let text = index_sql(conn, &index.name)?.flatten().and_then(|sql| sqltext::index(&sql));
     let mut terms = Vec::new();
     for (position, (cid, name, collation)) in index_terms(conn, &index.name)?.into_iter().enumerate() {
         let expression = || text.as_ref().and_then(|t| t.terms.get(position)).cloned();
         match (name, cid) {
             (Some(name), _) => {
-                let column = columns.iter().find(|c| c.name == name);
-                let default = column.filter(|c| c.not_null).and_then(|c| c.default.clone());
-                terms.push(Term::Column { name, collation, default });
+                terms.push(Term::Column { name, collation });
             }
             (None, -1) => {} // the rowid: unique by itself, and its clash is the key's or is caught by its own term
             (None, _) => terms.extend(expression().map(Term::Expression)),

@@ -52,15 +52,15 @@ pub(super) fn triggers(table: &Table, id: i64) -> Vec<Trigger> {
         make("rekey", true, format!("AFTER UPDATE OF {key_names} ON {on} WHEN {rekeyed}"), log("NEW")),
         make("delete", true, format!("BEFORE DELETE ON {on}"), log("OLD")),
     ];
-    let mut clashes: Vec<String> = table.unique.iter().filter_map(|unique| clash(table, unique, id, &given)).collect();
+    let mut clashes: Vec<String> =
+        table.unique.iter().filter_map(|unique| clash(&NewRow { table, automatic: false }, unique, id)).collect();
     // A row may also be replaced by its rowid where the key is another one.
     let rowid = table.rowid_names.first().filter(|_| !table.key_is_rowid);
     clashes.extend(rowid.map(|rowid| log_where(table, id, &format!("{on}.{0} = NEW.{0}", quote(rowid)))));
     if !clashes.is_empty() {
         let body = clashes.join(" ");
         let by_key = table.unique.iter().filter(|unique| depends_on_key(table, unique));
-        let by_key =
-            by_key.filter_map(|unique| clash(table, unique, id, &|c| foretold(table, c).unwrap_or_else(|| given(c))));
+        let by_key = by_key.filter_map(|unique| clash(&NewRow { table, automatic: true }, unique, id));
         let inserted = std::iter::once(body.clone()).chain(by_key).collect::<Vec<_>>().join(" ");
         all.push(make("replace", false, format!("BEFORE INSERT ON {on}"), inserted));
         let of = match unique_columns(table) {
@@ -96,11 +96,14 @@ fn unique_columns(table: &Table) -> Option<Vec<String>> {
 fn set_for(table: &Table, column: &str, columns: &mut Vec<String>) {
     match table.generated.iter().find(|(name, _)| name == column) {
         None => columns.push(column.to_string()),
-        Some((_, expression)) => {
-            let others = table.visible.iter().filter(|c| *c != column && sqltext::refers_to(expression, c));
-            others.for_each(|c| set_for(table, c, columns));
-        }
+        Some((_, expression)) => sources_of(table, expression, Some(column), columns),
     }
+}
+
+/// The columns that an expression is computed from, other than the one whose expression it is.
+fn sources_of(table: &Table, expression: &str, own: Option<&str>, columns: &mut Vec<String>) {
+    let named = table.visible.iter().filter(|c| Some(c.as_str()) != own && sqltext::refers_to(expression, c));
+    named.for_each(|c| set_for(table, c, columns));
 }
 
 fn log_where(table: &Table, id: i64, condition: &str) -> String {
@@ -110,70 +113,88 @@ fn log_where(table: &Table, id: i64, condition: &str) -> String {
     format!("INSERT INTO {LOG}(tbl{columns}) SELECT {id}{values} FROM {on} WHERE {condition};")
 }
 
-/// How a BEFORE trigger writes the value that a column of the new row has.
-type NewValue<'t> = &'t dyn Fn(&str) -> String;
-
-/// As it is given.
-fn given(column: &str) -> String {
-    format!("NEW.{}", quote(column))
+/// The new row as a BEFORE trigger can know it: SQLite replaces NULL by defaults and chooses automatic keys after it, and
+/// computes generated columns from what is there then.
+struct NewRow<'t> {
+    table: &'t Table,
+    /// Whether it gets its INTEGER PRIMARY KEY by itself.
+    automatic: bool,
 }
 
-/// An expression of the table over the new row. The row has those columns only that the expression names: any other may be
-/// dropped under the trigger.
-fn over_new_row(table: &Table, expression: &str, value: NewValue<'_>) -> String {
-    let columns = table.visible.iter().filter(|c| sqltext::refers_to(expression, c));
-    let columns = columns.map(|c| format!("{} AS {}", value(c), quote(c))).collect::<Vec<_>>().join(",");
-    let columns = if columns.is_empty() { "1" } else { &columns };
-    format!("(SELECT {expression} FROM (SELECT {columns}) AS {})", quote(&table.name))
-}
-
-/// The value of a column of a row that gets an automatic INTEGER PRIMARY KEY, where it depends on that. SQLite chooses the
-/// key after all BEFORE triggers, so it must be foretold: one more than the highest. (Not foretold are random keys once
-/// 2^63-1 is taken, and what BEFORE triggers of the application insert into the same table meanwhile.)
-fn foretold(table: &Table, column: &str) -> Option<String> {
-    let key = table.integer_key()?;
-    if column.eq_ignore_ascii_case(key) {
-        let highest = format!("coalesce((SELECT max({}) FROM {}),0)", quote(key), quote(&table.name));
-        return Some(match table.autoincrement {
-            false => format!("({highest}+1)"),
-            true => {
-                let given = format!("SELECT seq FROM sqlite_sequence WHERE name={}", literal(&table.name));
-                format!("(max({highest},coalesce(({given}),0))+1)")
-            }
-        });
+impl NewRow<'_> {
+    /// The value of a column.
+    fn value(&self, column: &str) -> String {
+        self.changed(column).unwrap_or_else(|| format!("NEW.{}", quote(column)))
     }
-    let (_, expression) = table.generated.iter().find(|(name, _)| name == column)?;
-    table.visible.iter().find(|c| sqltext::refers_to(expression, c) && foretold(table, c).is_some())?;
-    // The sign takes the affinity of a plain column away, so that the generated column's own decides.
-    Some(over_new_row(table, &format!("+({expression})"), &|c| foretold(table, c).unwrap_or_else(|| given(c))))
+
+    /// The same where it is, or may be, another than what the trigger is given.
+    fn changed(&self, column: &str) -> Option<String> {
+        if self.automatic && self.table.integer_key().is_some_and(|key| key.eq_ignore_ascii_case(column)) {
+            return Some(self.automatic_key(column));
+        }
+        let of =
+            |named: &'_ [(String, String)]| named.iter().find(|(name, _)| name == column).map(|(_, text)| text.clone());
+        if let Some(default) = of(&self.table.defaults) {
+            return Some(format!("coalesce(NEW.{},{default})", quote(column)));
+        }
+        let expression = of(&self.table.generated).filter(|expression| self.changes(expression))?;
+        // The sign takes the affinity of a plain column away, so that the generated column's own decides.
+        Some(self.compute(&format!("+({expression})")))
+    }
+
+    /// Whether an expression may have another value than over what the trigger is given.
+    fn changes(&self, expression: &str) -> bool {
+        self.table.visible.iter().any(|c| sqltext::refers_to(expression, c) && self.changed(c).is_some())
+    }
+
+    /// One more than the highest. (Not foretold are random keys once 2^63-1 is taken, and what BEFORE triggers of the
+    /// application insert into the same table meanwhile.)
+    fn automatic_key(&self, key: &str) -> String {
+        let highest = format!("coalesce((SELECT max({}) FROM {}),0)", quote(key), quote(&self.table.name));
+        if !self.table.autoincrement {
+            return format!("({highest}+1)");
+        }
+        let given = format!("SELECT seq FROM sqlite_sequence WHERE name={}", literal(&self.table.name));
+        format!("(max({highest},coalesce(({given}),0))+1)")
+    }
+
+    /// An expression of the table over the row. The row has those columns only that the expression names: any other may be
+    /// dropped under the trigger.
+    fn compute(&self, expression: &str) -> String {
+        let columns = self.table.visible.iter().filter(|c| sqltext::refers_to(expression, c));
+        let columns = columns.map(|c| format!("{} AS {}", self.value(c), quote(c))).collect::<Vec<_>>().join(",");
+        let columns = if columns.is_empty() { "1" } else { &columns };
+        format!("(SELECT {expression} FROM (SELECT {columns}) AS {})", quote(&self.table.name))
+    }
 }
 
 /// Whether a UNIQUE index depends on the INTEGER PRIMARY KEY, beyond naming it.
 fn depends_on_key(table: &Table, unique: &Unique) -> bool {
-    let text =
-        |text: &String| table.visible.iter().any(|c| sqltext::refers_to(text, c) && foretold(table, c).is_some());
-    let term = |term: &Term| match term {
-        Term::Column { name, .. } => Some(name) != table.integer_key() && foretold(table, name).is_some(),
-        Term::Expression(expression) => text(expression),
-    };
-    unique.terms.iter().any(term) || unique.condition.as_ref().is_some_and(text)
+    let Some(key) = table.integer_key() else { return false };
+    let mut sources = Vec::new();
+    for term in &unique.terms {
+        match term {
+            Term::Column { name, .. } if name == key => {}
+            Term::Column { name, .. } => set_for(table, name, &mut sources),
+            Term::Expression(text) => sources_of(table, text, None, &mut sources),
+        }
+    }
+    unique.condition.iter().for_each(|text| sources_of(table, text, None, &mut sources));
+    sources.contains(key)
 }
 
 /// Logs the keys of rows that clash with the new row on one UNIQUE index: found with the index's own terms and
 /// collations, so that SQLite finds them by that index.
-fn clash(table: &Table, unique: &Unique, id: i64, value: NewValue<'_>) -> Option<String> {
+fn clash(row: &NewRow<'_>, unique: &Unique, id: i64) -> Option<String> {
+    let table = row.table;
     let on = quote(&table.name);
     let mut conditions: Vec<String> = Vec::new();
     for term in &unique.terms {
         conditions.push(match term {
-            Term::Column { name, collation, default } => {
-                let new = match default {
-                    Some(default) => format!("coalesce({},({default}))", value(name)),
-                    None => value(name),
-                };
-                format!("{on}.{} = {new} COLLATE {}", quote(name), quote(collation))
+            Term::Column { name, collation } => {
+                format!("{on}.{} = {} COLLATE {}", quote(name), row.value(name), quote(collation))
             }
-            Term::Expression(text) => format!("({text}) = {}", over_new_row(table, text, value)),
+            Term::Expression(text) => format!("({text}) = {}", row.compute(text)),
         });
     }
     if conditions.is_empty() {
@@ -181,7 +202,7 @@ fn clash(table: &Table, unique: &Unique, id: i64, value: NewValue<'_>) -> Option
     }
     if let Some(condition) = &unique.condition {
         conditions.push(format!("({condition})"));
-        conditions.push(over_new_row(table, condition, value));
+        conditions.push(row.compute(condition));
     }
     Some(log_where(table, id, &conditions.join(" AND ")))
 }

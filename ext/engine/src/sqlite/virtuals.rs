@@ -119,6 +119,7 @@ pub fn describe(conn: &Connection, name: &str, module: &str, stamp: &[String]) -
         key_is_all: false,
         visible: Vec::new(),
         generated: Vec::new(),
+        defaults: Vec::new(),
         autoincrement: false,
         unique: Vec::new(),
         is_virtual: true,
