@@ -1,6 +1,6 @@
 //! Goal: no difference between a primary, a database without us and a replica, whatever an application does.
 //!
-//! Method: seeds of the differential tester, 250 unless `LOGOS_SEEDS` says how many, from `LOGOS_SEED` on. A failing
+//! Method: seeds of the differential tester, 500 unless `LOGOS_SEEDS` says how many, from `LOGOS_SEED` on. A failing
 //! seed prints one command that repeats it, and a reduced script.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -14,7 +14,7 @@ fn number(name: &str, otherwise: u64) -> u64 {
 
 #[test]
 fn random_programs_leave_primary_shadow_and_replica_equal() {
-    let (first, count) = (number("LOGOS_SEED", 1), number("LOGOS_SEEDS", 250));
+    let (first, count) = (number("LOGOS_SEED", 1), number("LOGOS_SEEDS", 500));
     let next = AtomicU64::new(first);
     let work = || {
         let take = || Some(next.fetch_add(1, Ordering::Relaxed)).filter(|seed| *seed < first + count);

@@ -1,4 +1,5 @@
-//! Goal: schema changes need no call: what the application does to its schema arrives, with every row (I5, T12, T13).
+//! Goal: schema changes need no call: what the application does to its schema arrives, with every row (I5, T12, T13); its
+//! triggers have each effect once, whether they are older or younger than ours (T10).
 //!
 //! Method: schema statements mixed with writes, in every order relative to the publisher, by the publishing
 //! connection and by a stock shell without the extension; dumps (schema text included) are compared.

@@ -1,5 +1,5 @@
 //! Goal: ordinary schemas replicate, whatever their constraints and however their key is made (T6), and so do all
-//! values and names that SQLite allows (T59).
+//! values and names that SQLite allows (T59), what cascades and views write (T10), and nothing that is not theirs (T14).
 //!
 //! Method: one table a claim, filled and changed in every order relative to the publisher; dumps are compared.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]

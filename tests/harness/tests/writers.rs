@@ -1,5 +1,6 @@
 //! Goal: whoever writes is captured: a process without the extension, other connections, threads and processes
-//! (I4, T7, T16), and the channel has their commits in the order in which they happened (I1).
+//! (I4, T7, T16), what statements report is as without us (T23), and the channel has the commits in the order in which
+//! they happened (I1).
 //!
 //! Method: real shells and threads write to one primary while it publishes. Order is seen on a following replica:
 //! every transaction takes the next number from one counter, so every state shown must be numbers 1 to n without a gap.
