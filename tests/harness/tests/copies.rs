@@ -58,9 +58,15 @@ fn a_dump_of_a_replica_is_not_taken_for_a_replica_that_can_be_written() {
     let dump = Shell::run(&pair.replica_path(), ".dump");
     let copy = pair.dir.file("copy.db");
     Shell::run(&copy, &dump.out);
-    // The guards came along only after the rows; so did the position, and the copy can follow on.
-    pair.run(WRITES);
+    // The guards came along after the rows, and so did the position: the copy follows on.
+    pair.run("INSERT INTO i(v) VALUES ('later'); DELETE FROM i WHERE id = 1; REPLACE INTO k VALUES ('z', 1)");
     replicate(&pair.primary, &pair.url, &copy);
+    assert!(open(&copy).fails("DELETE FROM k").contains("read-only replica"));
+    // A dump says nothing of the numbers of rows without a key.
+    pair.run("UPDATE n SET b = b + 1");
+    flush(&pair.primary);
+    let error = try_attach(&open(&copy), &pair.url, None).unwrap_err().to_string();
+    assert!(error.contains("read from a dump"), "{error}");
 }
 
 #[test]
@@ -288,6 +294,102 @@ fn resumes(primary: &Connection, url: &str, dir: &TempDir) {
     primary.run("CREATE TABLE later(a); INSERT INTO later VALUES (1)");
     replicate(primary, url, &dir.file("follower.db"));
     primary.run("SELECT logos_stop()");
+}
+
+#[test]
+fn a_restored_primary_is_noticed_even_where_the_same_keys_were_given_out_again() {
+    let dir = TempDir::new();
+    let (path, old) = (dir.file("primary.db"), dir.file("old.db"));
+    let insert = |conn: &Connection, what: &str, count: u32| {
+        (0..count).for_each(|_| conn.run(&format!("INSERT INTO i(v) VALUES ('{what}')")));
+    };
+    let url = {
+        let primary = open(&path);
+        primary.run("CREATE TABLE i(id INTEGER PRIMARY KEY, v)");
+        let url = publish(&primary, &dir.channel());
+        insert(&primary, "before the backup", 5);
+        flush(&primary);
+        primary.run("SELECT logos_stop()");
+        primary.run(&format!("VACUUM INTO '{}'", old.display()));
+        publish(&primary, &url);
+        insert(&primary, "lost by the restore", 20);
+        flush(&primary);
+        primary.run("SELECT logos_stop()");
+        url
+    };
+    for suffix in ["-wal", "-shm"] {
+        let _ = fs::remove_file(suffixed(&path, suffix));
+    }
+    fs::copy(&old, &path).unwrap();
+    let entries = harness::files::entries(&url).len();
+    let script = "INSERT INTO i(v) VALUES ('after the restore');".repeat(30);
+    assert_eq!(Shell::run(&path, &script).err, "");
+    let primary = open(&path);
+    publish(&primary, &url);
+    let said = || primary.text("SELECT coalesce(error, '') FROM logos_status WHERE role = 'primary'");
+    wait_until("the status says that it went back", || said().contains("went back in time"));
+    assert_eq!(harness::files::entries(&url).len(), entries, "something was published");
+    assert!(primary.text("SELECT logos_resync()").contains("1 of 1 tables differ"));
+    replicate(&primary, &url, &dir.file("replica.db"));
+}
+
+#[test]
+fn a_channel_that_was_moved_or_has_another_name_goes_on() {
+    let mut pair = Pair::of(TABLES);
+    pair.check();
+    pair.run("SELECT logos_stop()");
+    let folder = pair.dir.channel_folder();
+    let moved = pair.dir.file("moved to here");
+    let refused = pair.primary.fails(&format!("SELECT logos_publish('dir:{}')", moved.display()));
+    assert!(refused.contains("does not have what was sent there") && refused.contains("move it"), "{refused}");
+    fs::rename(&folder, &moved).unwrap();
+    pair.url = publish(&pair.primary, &format!("dir:{}", moved.display()));
+    pair.run(WRITES);
+    pair.check_fresh();
+    pair.run("SELECT logos_stop()");
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::symlink(&moved, &folder).unwrap();
+        pair.url = publish(&pair.primary, &pair.dir.channel());
+        pair.run("INSERT INTO i(v) VALUES ('by the link')");
+        pair.check_fresh();
+    }
+}
+
+#[test]
+fn a_channel_to_which_nothing_could_be_sent_can_be_changed() {
+    let dir = TempDir::new();
+    let file = dir.file("a file");
+    fs::write(&file, "in the way").unwrap();
+    let primary = open(&dir.file("primary.db"));
+    primary.run(TABLES);
+    publish(&primary, &format!("dir:{}", file.display()));
+    primary.fails("SELECT logos_flush(1)");
+    primary.run("SELECT logos_stop()");
+    let url = publish(&primary, &dir.channel());
+    replicate(&primary, &url, &dir.file("replica.db"));
+}
+
+#[test]
+fn a_vacuumed_replica_stops_where_rows_are_known_by_number_alone() {
+    let pair =
+        Pair::of("CREATE TABLE t(v); INSERT INTO t VALUES ('a'), ('b'), ('c'), ('d'); DELETE FROM t WHERE v = 'a'");
+    pair.check();
+    assert_eq!(Shell::run(&pair.replica_path(), "VACUUM").err, "");
+    pair.run("UPDATE t SET v = 'B' WHERE v = 'b'; DELETE FROM t WHERE v = 'd'");
+    flush(&pair.primary);
+    let replica = open(&pair.replica_path());
+    let error = try_attach(&replica, &pair.url, None).unwrap_err().to_string();
+    assert!(error.contains("vacuumed") && error.contains("attach a new file"), "{error}");
+    assert_eq!(replica.text("SELECT group_concat(v) FROM t"), "b,c,d");
+    // Rows with a key of their own are known by it.
+    let keyed = Pair::of("CREATE TABLE t(id INTEGER PRIMARY KEY, v); INSERT INTO t VALUES (5, 'a'), (9, 'b')");
+    keyed.check();
+    assert_eq!(Shell::run(&keyed.replica_path(), "VACUUM").err, "");
+    keyed.run("UPDATE t SET v = 'B' WHERE id = 9; CREATE TABLE n(v); INSERT INTO n VALUES (1)");
+    keyed.check();
+    keyed.run("UPDATE n SET v = 2");
+    keyed.check();
 }
 
 #[test]

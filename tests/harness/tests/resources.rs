@@ -224,7 +224,8 @@ fn an_idle_primary_and_an_idle_replica_write_nothing_and_hardly_run() {
     primary.must(&format!("{} INSERT INTO t SELECT i, i FROM c; SELECT logos_flush(60);", counting(20_000)));
     let mut replica = Shell::open_with_logos(&dir.file("replica.db"));
     replica.must(&format!("SELECT count(*) FROM attach_replica('{url}', '{{\"follow\":true}}');"));
-    wait_until("the log is pruned", || primary.must("SELECT count(*) FROM _logos_log;") == "1");
+    // What stays is the row at the cursor and two milestones.
+    wait_until("the log is pruned", || primary.must("SELECT count(*) < 4 FROM _logos_log;") == "1");
     let look = || (files(dir.path()), activity(primary.id()), activity(replica.id()));
     // What is left to tidy up is done once; then a look must find what the look before it found.
     let idle = Duration::from_secs(2);

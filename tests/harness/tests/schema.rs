@@ -5,7 +5,8 @@
 //! connection and by a stock shell without the extension; dumps (schema text included) are compared.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use harness::{in_every_order, Pair, Shell, Sql};
+use harness::pair::flush;
+use harness::{in_every_order, messages, Pair, Shell, Sql};
 
 const TABLES: &str = "
     CREATE TABLE t(id INTEGER PRIMARY KEY, a TEXT, b UNIQUE);
@@ -77,6 +78,81 @@ fn two_tables_that_trade_names_keep_their_own_rows() {
             "UPDATE a SET v = 'in a'; INSERT INTO b VALUES (5, 'in b')",
         ],
     );
+}
+
+#[test]
+fn tables_whose_texts_are_alike_keep_their_own_rows_when_names_go_round() {
+    // ALTER TABLE RENAME writes the name in quotes: from the second round on, no text differs.
+    let rotate = |day: &str| {
+        format!(
+            "BEGIN; DROP TABLE IF EXISTS log_old; ALTER TABLE log RENAME TO log_old; \
+             CREATE TABLE \"log\"(id INTEGER PRIMARY KEY, v); INSERT INTO log(v) VALUES ('{day}'); COMMIT"
+        )
+    };
+    let days = ["tue", "wed", "thu", "fri"].map(rotate);
+    let swap = "BEGIN; ALTER TABLE a RENAME TO x; ALTER TABLE b RENAME TO a; ALTER TABLE x RENAME TO b; COMMIT";
+    in_every_order(
+        "CREATE TABLE \"log\"(id INTEGER PRIMARY KEY, v); INSERT INTO log VALUES (1, 'mon');
+         CREATE TABLE \"a\"(v); CREATE TABLE \"b\"(v); INSERT INTO a VALUES ('a1'), ('a2'); INSERT INTO b VALUES ('b1');",
+        &[&days[0], &days[1], swap, swap, swap, &days[2], "INSERT INTO a VALUES ('in a')", swap, &days[3]],
+    );
+}
+
+#[test]
+fn a_table_built_aside_takes_the_place_of_one_with_the_same_text() {
+    in_every_order(
+        "CREATE TABLE \"t\"(id INTEGER PRIMARY KEY, v); INSERT INTO t VALUES (1, 'old'), (2, 'old'); CREATE TABLE t_new(id INTEGER PRIMARY KEY, v)",
+        &["INSERT INTO t_new VALUES (1, 'new')", "DROP TABLE t; ALTER TABLE t_new RENAME TO t", "INSERT INTO t VALUES (5, 'later')"],
+    );
+}
+
+#[test]
+fn a_column_dropped_and_one_added_are_no_rename_whatever_is_dropped_beside_them() {
+    // A table or view takes its indexes and triggers along without a step of the schema cookie.
+    for (beside, drop) in [
+        ("CREATE TABLE u(id INTEGER PRIMARY KEY, z); CREATE INDEX u_z ON u(z)", "DROP TABLE u"),
+        (
+            "CREATE VIEW w AS SELECT 1 AS one; CREATE TRIGGER w_in INSTEAD OF INSERT ON w BEGIN SELECT 1; END",
+            "DROP VIEW w",
+        ),
+        ("CREATE TABLE u(id INTEGER PRIMARY KEY, z)", "ALTER TABLE u RENAME TO w"),
+    ] {
+        let setup = format!("CREATE TABLE t(id INTEGER PRIMARY KEY, x); INSERT INTO t VALUES (1, 'secret'); {beside}");
+        let step = format!("BEGIN; {drop}; ALTER TABLE t DROP COLUMN x; ALTER TABLE t ADD COLUMN y; COMMIT");
+        in_every_order(&setup, &[&step, "INSERT INTO t VALUES (2, 'y')"]);
+    }
+}
+
+#[test]
+fn a_unique_index_that_came_and_went_beside_another_change_of_the_schema_is_heeded() {
+    for change in [
+        "ALTER TABLE a ADD COLUMN c",
+        "ALTER TABLE a RENAME COLUMN v TO w",
+        "CREATE TABLE a2(id INTEGER PRIMARY KEY, v UNIQUE); INSERT INTO a2 SELECT * FROM a; DROP TABLE a; ALTER TABLE a2 RENAME TO a",
+        "DROP TABLE a; CREATE TABLE b(x)",
+    ] {
+        in_every_order(
+            "CREATE TABLE a(id INTEGER PRIMARY KEY, v); CREATE INDEX a_v ON a(v); INSERT INTO a VALUES (1, 1);
+             CREATE TABLE t(id INTEGER PRIMARY KEY, x, y); INSERT INTO t VALUES (1, 'a', 1), (2, 'b', 2);",
+            &[&format!(
+                "BEGIN; {change}; CREATE UNIQUE INDEX u ON t(x); INSERT OR REPLACE INTO t VALUES (9, 'a', 9); DROP INDEX u; COMMIT"
+            )],
+        );
+    }
+}
+
+#[test]
+fn names_in_other_letters_than_ascii_are_captured() {
+    let pair = Pair::of(
+        "CREATE TABLE \"Таблица\"(id INTEGER PRIMARY KEY, v); CREATE TABLE \"ÄPFEL\"(id INTEGER PRIMARY KEY, v UNIQUE)",
+    );
+    pair.check();
+    let before = messages(&pair.primary).len();
+    flush(&pair.primary);
+    assert_eq!(messages(&pair.primary).len(), before, "a message although nothing was written");
+    pair.run("INSERT INTO \"Таблица\" VALUES (1, 'x'); REPLACE INTO \"ÄPFEL\" VALUES (2, 'x'), (3, 'x')");
+    pair.check();
+    assert_eq!(pair.primary.int("SELECT changes FROM logos_log ORDER BY seq DESC LIMIT 1"), 3);
 }
 
 #[test]

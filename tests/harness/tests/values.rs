@@ -4,7 +4,8 @@
 //! are stored, which only the databases themselves can show.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use harness::{Connection, Pair, Sql};
+use harness::pair::{flush, publish, try_attach};
+use harness::{open, Connection, Pair, Shell, Sql, TempDir};
 
 const ENCODINGS: [&str; 3] = ["UTF-8", "UTF-16le", "UTF-16be"];
 
@@ -179,5 +180,27 @@ fn names_of_every_kind_arrive_through_every_change() {
             "ALTER TABLE \"{name}\" RENAME TO \"renamed {name}\"; INSERT INTO \"renamed {name}\" VALUES ('z', 9, 1)"
         ));
         pair.check();
+    }
+}
+
+#[test]
+fn a_file_whose_encoding_is_settled_is_refused_and_stays_as_it_was() {
+    for (theirs, ours) in [("UTF-8", "UTF-16le"), ("UTF-16be", "UTF-8")] {
+        let dir = TempDir::new();
+        let primary = open(&dir.file("encoded.db"));
+        primary.run(&format!(
+            "PRAGMA encoding = '{theirs}'; CREATE TABLE t(a INTEGER PRIMARY KEY, b); INSERT INTO t VALUES (1, 'x')"
+        ));
+        let url = publish(&primary, &dir.channel());
+        flush(&primary);
+        let path = dir.file("settled.db");
+        assert_eq!(Shell::run(&path, &format!("PRAGMA encoding = '{ours}'; CREATE TABLE x(a); DROP TABLE x;")).err, "");
+        let error = try_attach(&open(&path), &url, None).unwrap_err().to_string();
+        assert!(error.contains("the primary's text is") && error.contains("attach to a new file"), "{error}");
+        let after = Shell::run(
+            &path,
+            "PRAGMA encoding; PRAGMA integrity_check; CREATE TABLE y(a); INSERT INTO y VALUES ('ok');",
+        );
+        assert_eq!((after.out.trim(), after.err.as_str()), (format!("{ours}\nok").as_str(), ""));
     }
 }

@@ -5,8 +5,9 @@
 //! rows, MATCH and box queries of primary and replica are compared, and the module's own integrity check runs on both.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use harness::pair::{attach, flush};
 use harness::rusqlite::config::DbConfig;
-use harness::{Connection, Pair, Shell, Sql};
+use harness::{open, Connection, Pair, Shell, Sql};
 
 /// Runs a scenario as `harness::in_every_order` does, and compares what the queries answer after each step.
 fn answers_alike(setup: &str, steps: &[&str], queries: &[&str], checks: &[&str]) {
@@ -373,4 +374,101 @@ fn virtual_tables_are_captured_from_defensive_connections() {
         same_answers(&pair.primary, &pair.check(), queries, &["INSERT INTO d(d) VALUES ('integrity-check')"]);
         assert_eq!(warnings(&pair.primary), "");
     }
+}
+
+#[test]
+fn rows_without_any_token_and_tables_made_anew_are_sent_too() {
+    const QUERIES: &[&str] = &["SELECT rowid || a || b FROM d ORDER BY rowid"];
+    for module in [
+        "fts5(a, b UNINDEXED)",
+        "fts5(a, b UNINDEXED, columnsize = 0)",
+        "fts4(a, b, notindexed=b)",
+        "fts4(a, b, notindexed=b, matchinfo=fts3)",
+    ] {
+        let create = format!("CREATE VIRTUAL TABLE d USING {module}");
+        let insert = "INSERT INTO d(rowid, a, b) VALUES (1, 'hello', 'x'), (2, '', 'y'), (3, 'w', 'z')";
+        let anew = format!("BEGIN; DROP TABLE d; {create}; INSERT INTO d(rowid, a, b) VALUES (1, 'other', 'x'), (2, '', 'y'), (3, 'v', 'z'); COMMIT");
+        let steps = ["UPDATE d SET b = 'Y' WHERE rowid = 2", "UPDATE d SET b = 'X' WHERE rowid = 1", &anew];
+        answers_alike(&format!("{create}; {insert}"), &steps, QUERIES, &[]);
+    }
+}
+
+#[test]
+fn a_column_may_be_called_like_an_option() {
+    answers_alike(
+        "CREATE TABLE posts(id INTEGER PRIMARY KEY, title, content); INSERT INTO posts VALUES (1, 'a', 'hello world');
+         CREATE VIRTUAL TABLE d USING fts5(title, content, content = 'posts', content_rowid = 'id');
+         INSERT INTO d(d) VALUES ('rebuild');",
+        &["INSERT INTO posts VALUES (2, 'b', 'hello you'); INSERT INTO d(rowid, title, content) VALUES (2, 'b', 'hello you')"],
+        &["SELECT rowid FROM d WHERE d MATCH 'hello' ORDER BY rowid"],
+        &["INSERT INTO d(d, rank) VALUES ('integrity-check', 1)"],
+    );
+}
+
+#[test]
+fn a_virtual_table_is_known_however_its_statement_is_written() {
+    for (name, create) in [
+        ("\"docs using tags\"", "CREATE VIRTUAL TABLE \"docs using tags\" USING fts5(a)"),
+        ("d", "CREATE VIRTUAL TABLE \"d\"USING fts5(a)"),
+        ("d", "CREATE VIRTUAL TABLE d USING/**/fts5(a)"),
+    ] {
+        let pair = Pair::of(&format!("{create}; CREATE TABLE t(id INTEGER PRIMARY KEY)"));
+        pair.check();
+        assert_eq!(
+            pair.primary.int("SELECT count(*) FROM sqlite_schema WHERE type = 'trigger' AND tbl_name <> 't'"),
+            0
+        );
+        for n in 0..300 {
+            pair.run(&format!("INSERT INTO {name} VALUES ('hello world {n}')"));
+        }
+        same_answers(&pair.primary, &pair.check(), &[&format!("SELECT count(*) FROM {name}('world')")], &[]);
+    }
+}
+
+#[test]
+fn an_index_that_does_not_fit_its_table_for_a_while_is_left_out_until_it_does() {
+    for (version, rebuild) in [("fts5", ", content_rowid = 'id'"), ("fts4", "")] {
+        let create = |column: &str| format!("CREATE VIRTUAL TABLE d USING {version}({column}, content='doc'{rebuild})");
+        let mut pair = Pair::of(&format!(
+            "CREATE TABLE doc(id INTEGER PRIMARY KEY, t); {}; INSERT INTO doc VALUES (1, 'alpha')",
+            create("t")
+        ));
+        pair.check();
+        pair.run(
+            "BEGIN; CREATE TABLE new(id INTEGER PRIMARY KEY, body); INSERT INTO new SELECT * FROM doc; DROP TABLE doc; \
+             ALTER TABLE new RENAME TO doc; COMMIT",
+        );
+        // The index itself cannot be read on the primary either, so the table is compared.
+        flush(&pair.primary);
+        let replica = open(&pair.replica_path());
+        attach(&replica, &pair.url);
+        assert_eq!(replica.texts("SELECT id || body FROM doc"), pair.primary.texts("SELECT id || body FROM doc"));
+        drop(replica);
+        assert!(warnings(&pair.primary).contains("virtual table d is not replicated"), "{}", warnings(&pair.primary));
+        pair.run(&format!("DROP TABLE d; {}; INSERT INTO d(d) VALUES ('rebuild')", create("body")));
+        let queries = ["SELECT count(*) FROM d WHERE d MATCH 'alpha'"];
+        same_answers(&pair.primary, &pair.check(), &queries, &[]);
+        let fresh = pair.check_fresh();
+        same_answers(&pair.primary, &fresh, &queries, &[]);
+        assert_eq!(warnings(&pair.primary), "");
+    }
+}
+
+#[test]
+fn rows_that_share_a_null_key_enter_an_index_once() {
+    let pair = Pair::with_options(
+        "CREATE TABLE t(k TEXT PRIMARY KEY, u UNIQUE, body);
+         INSERT INTO t VALUES ('a', '1', 'fox'), ('b', '2', 'dog'), (NULL, '3', 'cat'), (NULL, '4', 'cow');
+         CREATE VIRTUAL TABLE d USING fts5(body, content = 't'); INSERT INTO d(d) VALUES ('rebuild');",
+        r#"{"batch_ms":60000}"#,
+    );
+    pair.check();
+    // The UNIQUE values of the rows with a key and of those without trade places: the latter have to wait.
+    pair.run(
+        "BEGIN; UPDATE t SET u = u || 'x'; UPDATE t SET u = '3' WHERE k = 'a'; UPDATE t SET u = '4' WHERE k = 'b';
+         UPDATE t SET u = '1' WHERE u = '3x'; UPDATE t SET u = '2' WHERE u = '4x'; COMMIT",
+    );
+    let replica = pair.check();
+    replica.run("INSERT INTO d(d, rank) VALUES ('integrity-check', 1)");
+    assert_eq!(replica.int("SELECT count(*) FROM d('cat OR cow')"), 2);
 }

@@ -16,7 +16,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use logos_log::entry::SignedTx;
-use logos_log::ids::ChannelId;
+use logos_log::ids::{ChannelId, MsgId};
 use logos_log::limits::SIGNED_ENTRY_BYTES_MAX;
 use notify::Watcher;
 
@@ -90,8 +90,8 @@ impl DirWriter {
 
     /// An entry that is there already is ours, sent before a crash, or there are two writers.
     fn check_same(&self, file: &Path, bytes: &[u8], entry: &StoredEntry) -> Result<()> {
-        let there = fs::read(file).doing(|| format!("reading {}", file.display()))?;
-        if there == bytes {
+        // Whatever is larger than an entry is not ours.
+        if read_bounded(file).is_ok_and(|there| there.is_some_and(|there| there == bytes)) {
             return Ok(());
         }
         Err(Error::resync(
@@ -114,7 +114,7 @@ impl Writer for DirWriter {
         let Some(first) = entries.first() else { return Ok(known) };
         match first.index.checked_sub(1).map(|before| file_of(&self.folder, before)) {
             None => {
-                fs::create_dir_all(&self.folder).doing(|| format!("making the folder {}", self.folder.display()))?;
+                make_folder(&self.folder).doing(|| format!("making the folder {}", self.folder.display()))?;
             }
             Some(before) if !before.exists() => {
                 return Err(Error::retry(
@@ -135,13 +135,38 @@ impl Writer for DirWriter {
             written += entry.size;
             known.settled.places.push(Place::default());
         }
-        #[cfg(unix)]
-        fs::File::open(&self.folder)
-            .and_then(|folder| folder.sync_all())
-            .doing(|| format!("syncing the folder {}", self.folder.display()))?;
+        sync_folder(&self.folder).doing(|| format!("syncing the folder {}", self.folder.display()))?;
         known.settled.finals = known.settled.places.len();
         Ok(known)
     }
+}
+
+/// Makes a folder and those it lies in, each durably: a name is on disk when the folder that holds it was synced.
+fn make_folder(folder: &Path) -> std::io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    let Some(above) = folder.parent() else { return fs::create_dir(folder) };
+    make_folder(above)?;
+    match fs::create_dir(folder) {
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists && folder.is_dir() => {}
+        made => made?,
+    }
+    match sync_folder(above) {
+        // Whoever may write there need not be allowed to read it; then the system decides when the name is on disk.
+        Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => Ok(()),
+        synced => synced,
+    }
+}
+
+#[cfg(unix)]
+fn sync_folder(folder: &Path) -> std::io::Result<()> {
+    fs::File::open(folder)?.sync_all()
+}
+
+#[cfg(not(unix))]
+fn sync_folder(_: &Path) -> std::io::Result<()> {
+    Ok(())
 }
 
 /// Reads entries from files.
@@ -233,6 +258,13 @@ pub fn ahead(path: &Path, channel: ChannelId, bookmark: &str) -> Option<(u64, u6
     let (first, folder) = (index_of(bookmark).ok()?, folder_of(path, channel));
     let sizes = (first..).map_while(|index| fs::metadata(file_of(&folder, index)).ok().map(|m| m.len()));
     Some(sizes.take(AHEAD_MAX).fold((0, 0), |(n, bytes), size| (n + 1, bytes + size)))
+}
+
+/// Whether the folder has this entry of the channel.
+pub fn holds(path: &Path, channel: ChannelId, index: u64, id: MsgId) -> bool {
+    let read = read_bounded(&file_of(&folder_of(path, channel), index));
+    let entry = read.ok().flatten().and_then(|bytes| SignedTx::decode(&bytes).ok());
+    entry.is_some_and(|tx| tx.inscriptions().any(|inscription| inscription.id() == id))
 }
 
 /// A bookmark is the index of the next entry.

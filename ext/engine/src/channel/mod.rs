@@ -208,6 +208,14 @@ impl Url {
         }
     }
 
+    /// Whether an entry of this channel is there, as far as that can be known without asking anybody.
+    pub fn holds(&self, index: u64, id: MsgId) -> bool {
+        match (&self.transport, self.channel) {
+            (Transport::Dir(path), Some(channel)) => dir::holds(path, channel, index, id),
+            _ => false,
+        }
+    }
+
     /// The channel's id: given in the URL, or the only one there is.
     pub fn resolve(&self) -> Result<ChannelId> {
         match (&self.channel, &self.transport) {

@@ -102,6 +102,8 @@ struct Builder<'p> {
     sync: api::Sync,
     /// Everything below is pruned.
     pruned: i64,
+    /// The newest milestone that was set here.
+    marked: i64,
     last_prune: Instant,
     /// Since when a write was put off because nobody could tell whether the application is at rest.
     refused_since: Cell<Option<Instant>>,
@@ -121,6 +123,7 @@ impl<'p> Builder<'p> {
             publisher,
             conn,
             seen: published.cursor,
+            marked: published.cursor,
             published,
             data_version: None,
             schema_version: None,
@@ -350,11 +353,11 @@ impl<'p> Builder<'p> {
                 }
             }
             Ok(())
-        })?;
-        if !written {
+        });
+        if !matches!(written, Ok(true)) {
             self.publisher.signal.add_doubts(doubts);
             std::thread::sleep(POLL_BUSY);
-            return Ok(());
+            return written.map(drop);
         }
         self.schema_version = None;
         self.bypassed.extend(tables);
@@ -443,24 +446,31 @@ impl<'p> Builder<'p> {
         Ok(())
     }
 
-    /// Forgets log rows that the channel has. Returns whether to go on at once.
+    /// Forgets log rows that the channel has, and sets a milestone after what was stored since the last. Returns whether to go on
+    /// at once.
     fn prune(&mut self) -> Result<bool> {
         let accepted = self.publisher.state().accepted_cursor;
         let rows = accepted - self.pruned;
+        let unmarked = self.published.cursor - self.marked;
         let resting = self.last_commit.elapsed() > REST;
         let others_rest = self.last_foreign.is_none_or(|at| at.elapsed() > REST);
-        let worth = resting || rows > PRUNE_WORTH || self.last_prune.elapsed() > PRUNE_EVERY;
-        if rows <= 0 || !worth || !(others_rest || rows > PRUNE_PRESSING) {
+        let worth = resting || rows.max(unmarked) > PRUNE_WORTH || self.last_prune.elapsed() > PRUNE_EVERY;
+        let pressing = rows.max(unmarked) > PRUNE_PRESSING;
+        if (rows <= 0 && unmarked <= 0) || !worth || !(others_rest || pressing) {
             return Ok(false);
         }
-        let mut more = false;
+        let (mut more, mut marked) = (false, self.marked);
         let written = self.write(|conn| {
-            more = capture::prune(conn, accepted).doing(|| "forgetting published log rows".into())?;
+            let doing = || "forgetting published log rows".into();
+            more = capture::prune(conn, accepted).doing(doing)?;
+            if !more && unmarked > 0 {
+                marked = capture::milestone(conn).doing(doing)?;
+            }
             crate::fault::point("prune.before_commit");
             Ok(())
         })?;
         if written && !more {
-            self.pruned = accepted;
+            (self.pruned, self.marked) = (accepted, marked);
             self.last_prune = Instant::now();
             crate::fault::point("prune.done");
         }

@@ -440,15 +440,19 @@ fn prepare(path: &Path, options: &Options) -> Result<()> {
     }
 }
 
-/// A database goes on where it was: another folder would begin in the middle.
+/// A database goes on where it was. Another folder, or the same under another name, must have what was sent; where nothing was
+/// sent yet, any will do.
 fn check_transport(sidecar: &Sidecar, url: &Url) -> Result<()> {
     let now = url.transport.to_string();
-    match sidecar.transport()? {
-        Some(before) if !url.continues(&before) && sidecar.published()?.position != Position::START => Err(Error::fix(
-            format!("this database is published to {before}, and {now} does not have what was sent there"),
-            "nothing was changed; publish to the former channel, or copy its folder and give the copy's path after \
-             SELECT logos_remove() — that starts a new channel",
-        )),
-        _ => Ok(()),
+    let (Some(before), Some((index, id))) = (sidecar.transport()?, sidecar.last_accepted()?) else { return Ok(()) };
+    if url.continues(&before) || url.holds(index, id) {
+        return Ok(());
     }
+    Err(Error::fix(
+        format!(
+            "this database is published to {before}, and {now} does not have what was sent there: entry {index} is missing"
+        ),
+        "nothing was changed; publish to the former channel, or bring its folder to the new place first (move it, or copy it \
+         whole). To begin a new channel instead, SELECT logos_remove() first",
+    ))
 }

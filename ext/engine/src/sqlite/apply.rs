@@ -24,7 +24,7 @@ use super::role::{position, store_standing, Standing};
 use super::schema::Object;
 use super::section::{is_clash, param, Section};
 use super::virtuals::{self, Indexer, Way};
-use super::{quote, schema, snapshot, sqltext};
+use super::{canary, quote, schema, snapshot, sqltext};
 use crate::error::{Doing, Error, Result};
 
 /// One message applied.
@@ -77,8 +77,9 @@ pub fn apply<R: BufRead>(conn: &mut Connection, message: Message<'_, R>) -> Resu
             "nothing was applied twice; go on from the new position",
         ));
     }
+    let vacuumed = message.previous != Position::START && is_vacuumed(&tx)?;
     let counts = {
-        let mut applying = Applying::new(&tx, header.encoding, seq)?;
+        let mut applying = Applying::new(&tx, header.encoding, seq, vacuumed)?;
         let mut counts = Counts::default();
         while let Some(item) = reader.next().doing(reading)? {
             if let Item::End(all) = &item {
@@ -99,6 +100,9 @@ pub fn apply<R: BufRead>(conn: &mut Connection, message: Message<'_, R>) -> Resu
              from the primary's: rebuild by attaching a new file",
         ));
     }
+    if !vacuumed {
+        canary::arm(&tx).doing(applying)?;
+    }
     store_standing(&tx, message.after).doing(applying)?;
     crate::fault::point("apply.before_commit");
     tx.commit().doing(applying)?;
@@ -106,17 +110,29 @@ pub fn apply<R: BufRead>(conn: &mut Connection, message: Message<'_, R>) -> Resu
     Ok((header, counts))
 }
 
-/// The encoding of a database can only be set while nothing is in it.
+/// Whether rows that have no key of their own may have been renumbered. (A replica of an older build has no canary.)
+fn is_vacuumed(tx: &Connection) -> Result<bool> {
+    if canary::is_armed(canary::read(tx).unwrap_or(None)) {
+        return Ok(false);
+    }
+    for object in schema::read(tx)?.iter().filter(|o| o.kind == "table" && !o.is_virtual()) {
+        if schema::table(tx, object)?.is_some_and(|table| table.key_is_hidden) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The encoding of a database can only be set before anything was in it. Asked later, SQLite pretends, and then writes what no
+/// other connection can read; so the schema cookie is asked, which the first statement that makes a table moves from 0.
 fn set_encoding(conn: &Connection, encoding: Encoding, seq: u64) -> Result<()> {
     let doing = || "looking at the text encoding".to_string();
     let mut found: String = conn.pragma_query_value(None, "encoding", |row| row.get(0)).doing(doing)?;
     if found == encoding.pragma() {
         return Ok(());
     }
-    let empty: bool = conn
-        .query_row("SELECT count(*) = 0 FROM sqlite_schema WHERE name <> '_logos_replica'", [], |row| row.get(0))
-        .doing(doing)?;
-    if empty && seq == 1 {
+    let cookie: i64 = conn.pragma_query_value(None, "schema_version", |row| row.get(0)).doing(doing)?;
+    if cookie == 0 && seq == 1 {
         conn.execute_batch(&format!("PRAGMA encoding = '{}'", encoding.pragma())).doing(doing)?;
         found = conn.pragma_query_value(None, "encoding", |row| row.get(0)).doing(doing)?;
     }
@@ -146,10 +162,12 @@ struct Applying<'t> {
     virtuals: Vec<Object>,
     /// FTS indexes to be made anew when all rows are there.
     rebuild: Vec<Indexer>,
+    /// Whether rows without a key of their own may have got other rowids here.
+    vacuumed: bool,
 }
 
 impl<'t> Applying<'t> {
-    fn new(tx: &'t Transaction<'t>, encoding: Encoding, seq: u64) -> Result<Self> {
+    fn new(tx: &'t Transaction<'t>, encoding: Encoding, seq: u64, vacuumed: bool) -> Result<Self> {
         let mut applying = Self {
             tx,
             encoding,
@@ -161,6 +179,7 @@ impl<'t> Applying<'t> {
             missing: missing(tx)?,
             virtuals: Vec::new(),
             rebuild: Vec::new(),
+            vacuumed,
         };
         applying.find_virtuals()?;
         Ok(applying)
@@ -216,9 +235,15 @@ impl<'t> Applying<'t> {
             if sqltext::dropped_table(sql).is_some_and(|name| self.missing.remove(&name)) {
                 continue;
             }
-            match (self.tx.execute(sql, []), sqltext::created_virtual_table(sql)) {
-                (Err(e), Some(name)) if e.to_string().contains("no such module") => drop(self.missing.insert(name)),
-                (other, _) => drop(other.doing(|| self.changing(sql))?),
+            let made = self.tx.execute(sql, []);
+            let no_module = made.as_ref().is_err_and(|e| e.to_string().contains("no such module"));
+            match sqltext::virtual_table(sql).filter(|_| no_module) {
+                Some((name, _)) => {
+                    self.missing.insert(name);
+                }
+                None => {
+                    made.doing(|| self.changing(sql))?;
+                }
             }
         }
         store_missing(self.tx, &self.missing)?;
@@ -268,6 +293,7 @@ impl<'t> Applying<'t> {
         if self.missing.contains(&head.name) {
             return Ok(());
         }
+        self.check_rowids(&head)?;
         let mut indexers = self.indexers(&head.name);
         if head.extent == Extent::Whole {
             self.tx.execute_batch(&format!("DELETE FROM {table}")).doing(doing)?;
@@ -297,6 +323,29 @@ impl<'t> Applying<'t> {
         let learn = prepared(&|i| i.learn(self.tx, &condition))?;
         self.section = Some(Section { head, delete, insert, deferred: None, forget, learn });
         Ok(())
+    }
+
+    /// Rows that are known by a rowid alone cannot be found once VACUUM has renumbered them.
+    fn check_rowids(&self, head: &TableHead) -> Result<()> {
+        if !self.vacuumed || head.extent == Extent::Whole {
+            return Ok(());
+        }
+        let objects = schema::read(self.tx)?;
+        let object = objects.iter().find(|o| o.kind == "table" && o.name == head.name && !o.is_virtual());
+        let table = object.map(|object| schema::table(self.tx, object)).transpose()?.flatten();
+        if !table.is_some_and(|table| table.key_is_hidden) {
+            return Ok(());
+        }
+        Err(Error::resync(
+            format!(
+                "this replica was vacuumed, or read from a dump: that may have renumbered the rows of table {}, which have no key \
+                 of their own, and message {} means them by their numbers",
+                quote(&head.name),
+                self.seq
+            ),
+            "the message was undone and the position is kept; attach a new file to the channel. VACUUM INTO makes a smaller copy of \
+             a replica that can go on",
+        ))
     }
 
     /// Puts `rows` in the place of whatever has the key (the only row's own, if not given).
@@ -336,9 +385,24 @@ impl<'t> Applying<'t> {
                 Err(e) if is_clash(&e) => return Err(self.divergence(&section.head, row, &e)),
                 Err(e) => return Err(e).doing(doing),
             }
+        }
+        drop(rows);
+        drop(insert);
+        self.learn_deferred(&mut section)?;
+        drop(section);
+        self.tx.execute_batch("DROP TABLE temp._logos_deferred").doing(|| format!("applying message {}", self.seq))
+    }
+
+    /// Puts the rows that had to wait into the FTS indexes: once a key, since several rows may have it.
+    fn learn_deferred(&self, section: &mut Section<'_>) -> Result<()> {
+        let doing = || format!("writing table {} (message {})", quote(&section.head.name), self.seq);
+        let key = section.head.key.iter().map(|k| format!("c{k}")).collect::<Vec<_>>().join(", ");
+        let mut keys = self.tx.prepare(&format!("SELECT DISTINCT {key} FROM temp._logos_deferred")).doing(doing)?;
+        let mut keys = keys.query([]).doing(doing)?;
+        while let Some(row) = keys.next().doing(doing)? {
             for learn in &mut section.learn {
-                for (i, &k) in section.head.key.iter().enumerate() {
-                    let value = row.get_ref(k).doing(doing)?;
+                for i in 0..section.head.key.len() {
+                    let value = row.get_ref(i).doing(doing)?;
                     learn.raw_bind_parameter(self.stride() * i + 1, ToSqlOutput::Borrowed(value)).doing(doing)?;
                     if self.stride() == 2 {
                         learn.raw_bind_parameter(2 * i + 2, false).doing(doing)?;
@@ -347,10 +411,7 @@ impl<'t> Applying<'t> {
                 learn.raw_execute().doing(doing)?;
             }
         }
-        drop(rows);
-        drop(insert);
-        drop(section);
-        self.tx.execute_batch("DROP TABLE temp._logos_deferred").doing(|| format!("applying message {}", self.seq))
+        Ok(())
     }
 
     /// Parameters a value takes (`bind`).

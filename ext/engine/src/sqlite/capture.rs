@@ -4,6 +4,8 @@
 //! - A set of triggers belongs to an id. It is remade under a new id when it no longer fits its table, or is no longer the
 //!   newest; log rows under an id that no table has any more mean "written while the triggers did not fit".
 //! - `_logos_log` keeps its last row for ever: `seq` never restarts.
+//! - Rows of table 0 are milestones: a random number, so that two histories of one database, which may well log the same keys
+//!   under the same `seq`, are told apart (`snapshot::mark`). The newest that any message covers is never pruned.
 //!
 //! Not here: what the triggers say (`triggers`), when to enrol or prune (`publish`), what is made of the log (`snapshot`).
 
@@ -11,7 +13,7 @@ use rusqlite::{Connection, OptionalExtension};
 
 use super::schema::{self, Table};
 use super::triggers::{triggers, Trigger, LOG};
-use super::{quote, sqltext, OURS};
+use super::{canary, quote, sqltext, OURS};
 use crate::error::{Doing, Error, Result};
 
 /// Log rows deleted in one short write transaction: a few milliseconds.
@@ -51,7 +53,7 @@ pub fn survey(conn: &Connection, objects: &[schema::Object]) -> Result<Vec<Captu
             all.push(Captured { table, id: None, replaces: None, core: true, intact: true });
             continue;
         }
-        let name = table.name.to_lowercase();
+        let name = table.name.to_ascii_lowercase();
         let (carried, others): (Vec<_>, Vec<_>) =
             present.iter().filter(|t| t.table == name).partition(|t| t.id_and_role().is_some());
         let id = carried.iter().find_map(|t| t.id_and_role().filter(|(_, role)| *role == "insert")).map(|(id, _)| id);
@@ -104,18 +106,7 @@ pub fn is_set_up(conn: &Connection) -> rusqlite::Result<bool> {
         [],
         |row| row.get(0),
     )?;
-    Ok(n == 3 && is_armed(canary(conn)?))
-}
-
-/// The rowid of `_logos_canary`'s only row. VACUUM makes it 1, as it renumbers every rowid that no column declares; and it is
-/// another one each time it is set anew. So whoever finds it changed knows that hidden rowids may have changed.
-pub fn canary(conn: &Connection) -> rusqlite::Result<Option<i64>> {
-    conn.query_row("SELECT max(rowid) FROM _logos_canary", [], |row| row.get(0))
-}
-
-/// Whether the next VACUUM will be told by the canary.
-pub fn is_armed(canary: Option<i64>) -> bool {
-    canary.is_some_and(|rowid| rowid > 1)
+    Ok(n == 3 && canary::is_armed(canary::read(conn)?))
 }
 
 /// Puts everything under capture that is not. The caller has an open write transaction. Returns how far that moved the schema
@@ -126,18 +117,11 @@ pub fn enrol(conn: &Connection) -> Result<i64> {
     let before = cookie()?;
     conn.execute_batch(
         "CREATE TABLE IF NOT EXISTS _logos_log(seq INTEGER PRIMARY KEY, tbl INTEGER, k0); \
-         CREATE TABLE IF NOT EXISTS _logos_table(id INTEGER PRIMARY KEY, name TEXT, replaces INTEGER); \
-         CREATE TABLE IF NOT EXISTS _logos_canary(note TEXT); \
-         INSERT INTO _logos_log(seq, tbl) SELECT 1, 0 WHERE NOT EXISTS (SELECT 1 FROM _logos_log);",
+         CREATE TABLE IF NOT EXISTS _logos_table(id INTEGER PRIMARY KEY, name TEXT, replaces INTEGER);",
     )
     .doing(doing)?;
-    if !is_armed(canary(conn).doing(doing)?) {
-        conn.execute_batch(
-            "DELETE FROM _logos_canary; INSERT INTO _logos_canary(rowid, note) VALUES(2 + (random() & 0xffffffffffff), \
-             'VACUUM changes the rowid of this row; so logos knows that it may have changed others');",
-        )
-        .doing(doing)?;
-    }
+    milestone(conn).doing(doing)?;
+    canary::arm(conn).doing(doing)?;
     let objects = schema::read(conn)?;
     for captured in survey(conn, &objects)?.iter().filter(|c| !c.intact) {
         enrol_table(conn, captured).doing(|| format!("setting up capture of table {}", quote(&captured.table.name)))?;
@@ -230,11 +214,22 @@ pub fn touch_rowids(conn: &Connection, captured: &Captured, rowids: &[i64]) -> r
 
 /// Forgets log rows below `seq`, some at a time. Returns whether there may be more. One short write transaction.
 pub fn prune(conn: &Connection, seq: i64) -> rusqlite::Result<bool> {
-    let first: Option<i64> = conn.query_row("SELECT min(seq) FROM _logos_log", [], |row| row.get(0))?;
+    let kept: i64 = conn.query_row(NEWEST_MILESTONE, [seq], |row| row.get(0))?;
+    let first: Option<i64> =
+        conn.query_row("SELECT min(seq) FROM _logos_log WHERE seq <> ?1", [kept], |row| row.get(0))?;
     let Some(first) = first.filter(|&first| first < seq) else { return Ok(false) };
     let end = seq.min(first + PRUNE_ROWS);
-    conn.execute("DELETE FROM _logos_log WHERE seq < ?1", [end])?;
+    conn.execute("DELETE FROM _logos_log WHERE seq < ?1 AND seq <> ?2", [end, kept])?;
     Ok(end < seq)
+}
+
+/// The newest milestone up to a log row; 0 if there is none.
+pub(super) const NEWEST_MILESTONE: &str = "SELECT coalesce(max(seq), 0) FROM _logos_log WHERE tbl = 0 AND seq <= ?1";
+
+/// Sets one, and returns its `seq`. What was there before, in a backup say, does not have it.
+pub fn milestone(conn: &Connection) -> rusqlite::Result<i64> {
+    conn.execute("INSERT INTO _logos_log(tbl, k0) VALUES(0, random())", [])?;
+    Ok(conn.last_insert_rowid())
 }
 
 /// Takes everything of ours out of the file. The caller has an open write transaction.

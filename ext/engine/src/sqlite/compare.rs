@@ -8,6 +8,7 @@
 use logos_log::ids::Position;
 use rusqlite::Connection;
 
+use super::canary;
 use super::capture::{self, Captured};
 use super::sidecar::{Base, Published};
 use super::{diff, quote, schema, snapshot, virtuals};
@@ -67,7 +68,7 @@ fn within_snapshot(primary: &Connection, replica: &Connection, position: Positio
             // Nobody compares the rows of virtual tables: they are sent whole.
             stamps: Vec::new(),
             settings: Some(settings),
-            canary: capture::canary(primary).doing(doing)?,
+            canary: canary::read(primary).doing(doing)?,
             // As if it had moved by nothing but the changes that will be sent.
             cookie: moves.map(|moves| cookie - moves),
         },

@@ -5,7 +5,8 @@
 //!   but drops and creates.
 //! - An ALTER is only chosen where nothing else can have happened to the rows. A table that keeps its triggers under
 //!   another name was renamed. For columns, texts alone prove nothing (a dropped and added column may read like a renamed
-//!   one), so the schema cookie must have moved by exactly as much as the fewest statements move it.
+//!   one), so the schema cookie must have moved by exactly as much as the fewest statements move it: what goes along with
+//!   a dropped table costs nothing, and a table that is gone beside one that is new may have cost one rename.
 //! - Every other changed table is dropped and made anew, and is named as such: its rows are then sent whole.
 
 use std::collections::{HashMap, HashSet};
@@ -22,8 +23,10 @@ pub struct Change {
     pub statements: Vec<String>,
     /// Tables that come into being empty: all their rows must follow.
     pub remade: HashSet<String>,
-    /// How far the statements move the schema cookie, if they were run on a copy.
+    /// How far the application must at least have moved the schema cookie, if the statements were run on a copy.
     pub cookie_moves: Option<i64>,
+    /// Tables that the statements rename: present name → former name.
+    pub renamed: HashMap<String, String>,
 }
 
 /// What is known besides the two texts.
@@ -38,7 +41,10 @@ pub struct Evidence {
 /// Compares two schemas.
 pub fn change(old: &[Object], new: &[Object], evidence: &Evidence) -> Change {
     let mut plain = drop_and_create(old, new);
-    plain.cookie_moves = if plain.statements.is_empty() { Some(0) } else { moves(old, &plain.statements).ok() };
+    plain.cookie_moves = match plain.statements.is_empty() {
+        true => Some(0),
+        false => moves(old, &plain.statements).ok().map(|moves| at_least(moves, old, &plain.remade, new)),
+    };
     let was = |name: &String| old.iter().any(|o| o.kind == "table" && o.name == *name);
     if plain.statements.is_empty()
         || !plain.remade.iter().any(|name| was(name) || evidence.same_table.values().any(|n| n == name))
@@ -57,6 +63,19 @@ fn moves(old: &[Object], statements: &[String]) -> rusqlite::Result<i64> {
     Ok(copy.cookie()? - start)
 }
 
+/// The least that the application can have moved the cookie where our statements move it by `moves`. An existing table that we
+/// make anew it may have changed by one ALTER, whatever depends on it included; a rename is one step where we take two.
+fn at_least(moves: i64, old: &[Object], remade: &HashSet<String>, new: &[Object]) -> i64 {
+    if old.iter().any(|o| o.kind == "table" && remade.contains(&o.name)) {
+        return 1;
+    }
+    let without = |of: &[Object], others: &[Object]| {
+        let is_in = |o: &Object| others.iter().any(|other| other.kind == "table" && other.name == o.name);
+        of.iter().filter(|o| o.kind == "table" && !is_in(o)).count() as i64
+    };
+    moves - without(old, new).min(without(new, old))
+}
+
 /// Without any ALTER.
 fn drop_and_create(old: &[Object], new: &[Object]) -> Change {
     let mut change = Change::default();
@@ -65,9 +84,9 @@ fn drop_and_create(old: &[Object], new: &[Object]) -> Change {
     let gone = |o: &&Object| !new_set.contains(o);
     let carrier = |o: &&Object| matches!(o.kind.as_str(), "table" | "view");
     let gone_carriers: HashSet<String> =
-        old.iter().filter(|o| carrier(o) && gone(o)).map(|o| o.name.to_lowercase()).collect();
+        old.iter().filter(|o| carrier(o) && gone(o)).map(|o| o.name.to_ascii_lowercase()).collect();
     // Indexes and triggers go with their table or view; whatever else is gone is dropped by name, dependents first.
-    let goes_along = |o: &Object| !carrier(&o) && gone_carriers.contains(&o.table.to_lowercase());
+    let goes_along = |o: &Object| !carrier(&o) && gone_carriers.contains(&o.table.to_ascii_lowercase());
     for kind in ["trigger", "view", "index", "table"] {
         let dropped = old.iter().filter(|o| o.kind == kind && gone(o) && !goes_along(o));
         change.statements.extend(dropped.map(drop_statement));
@@ -137,13 +156,22 @@ impl Copy {
 fn alter(old: &[Object], new: &[Object], evidence: &Evidence) -> rusqlite::Result<Option<Change>> {
     let mut copy = Copy::of(old)?;
     let start = copy.cookie()?;
-    let vanished = |o: &&Object| o.kind != "table" && !new.iter().any(|n| n.kind == o.kind && n.name == o.name);
+    let renamed: HashMap<String, String> = evidence
+        .same_table
+        .iter()
+        .filter(|(from, to)| from != to)
+        .map(|(from, to)| (to.clone(), from.clone()))
+        .collect();
+    let stays = |o: &Object| new.iter().any(|n| n.kind == o.kind && n.name == o.name);
+    let carrier = |o: &Object| old.iter().find(|c| matches!(c.kind.as_str(), "table" | "view") && c.name == o.table);
+    let goes_along = |o: &Object| carrier(o).is_some_and(|c| !stays(c) && !evidence.same_table.contains_key(&c.name));
+    let vanished = |o: &&Object| o.kind != "table" && !stays(o) && (o.kind == "view" || !goes_along(o));
     for kind in ["trigger", "view", "index"] {
         for object in old.iter().filter(|o| o.kind == kind).filter(vanished) {
             copy.run(drop_statement(object))?;
         }
     }
-    for (from, to) in evidence.same_table.iter().filter(|(from, to)| from != to) {
+    for (to, from) in &renamed {
         copy.run(format!("ALTER TABLE {} RENAME TO {}", quote(from), quote(to)))?;
     }
     let renamed_only = copy.statements.clone();
@@ -156,20 +184,28 @@ fn alter(old: &[Object], new: &[Object], evidence: &Evidence) -> rusqlite::Resul
     }
     if copy.statements.len() > renamed_only.len() {
         // Column changes count only if they explain everything, to the last step of the cookie.
-        let rest = drop_and_create(&copy.objects(), new);
+        let altered = copy.objects();
+        let rest = drop_and_create(&altered, new);
         let complete = rest.remade.is_disjoint(&old.iter().map(|o| o.name.clone()).collect());
         rest.statements.iter().try_for_each(|sql| copy.run(sql.clone()))?;
-        if complete && same(&copy.objects(), new) && evidence.cookie_moved == Some(copy.cookie()? - start) {
-            let cookie_moves = evidence.cookie_moved;
-            return Ok(Some(Change { statements: copy.statements, remade: rest.remade, cookie_moves }));
+        let least = at_least(copy.cookie()? - start, &altered, &rest.remade, new);
+        if complete && same(&copy.objects(), new) && evidence.cookie_moved == Some(least) {
+            return Ok(Some(Change {
+                statements: copy.statements,
+                remade: rest.remade,
+                cookie_moves: Some(least),
+                renamed,
+            }));
         }
         copy = Copy::of(old)?;
         renamed_only.into_iter().try_for_each(|sql| copy.run(sql))?;
     }
-    let rest = drop_and_create(&copy.objects(), new);
+    let altered = copy.objects();
+    let rest = drop_and_create(&altered, new);
     rest.statements.iter().try_for_each(|sql| copy.run(sql.clone()))?;
-    let cookie_moves = Some(copy.cookie()? - start);
-    Ok(same(&copy.objects(), new).then_some(Change { statements: copy.statements, remade: rest.remade, cookie_moves }))
+    let cookie_moves = Some(at_least(copy.cookie()? - start, &altered, &rest.remade, new));
+    let leads = same(&copy.objects(), new);
+    Ok(leads.then_some(Change { statements: copy.statements, remade: rest.remade, cookie_moves, renamed }))
 }
 
 fn same(a: &[Object], b: &[Object]) -> bool {

@@ -5,6 +5,7 @@
 
 pub mod api;
 pub mod apply;
+mod canary;
 pub mod capture;
 pub mod compare;
 pub mod connection;

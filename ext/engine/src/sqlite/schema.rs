@@ -34,14 +34,7 @@ impl Object {
 
     /// The module of a virtual table, in lower case.
     pub fn module(&self) -> Option<String> {
-        let mut words = self.sql.split_ascii_whitespace();
-        let second = words.nth(1)?;
-        if !second.eq_ignore_ascii_case("virtual") {
-            return None;
-        }
-        let using = words.position(|w| w.eq_ignore_ascii_case("using")).and_then(|_| words.next())?;
-        let module = using.split('(').next().unwrap_or(using);
-        Some(module.trim_matches(|c| matches!(c, '"' | '`' | '[' | ']' | '\'' | ';')).to_lowercase())
+        sqltext::virtual_table(&self.sql).map(|(_, module)| module)
     }
 }
 
@@ -60,20 +53,22 @@ pub fn read(conn: &Connection) -> Result<Vec<Object>> {
     let all = rows.collect::<rusqlite::Result<Vec<_>>>().doing(doing)?;
     let virtuals: Vec<Object> = all.iter().filter(|o| o.is_virtual()).cloned().collect();
     let ours = |o: &Object| match o.is_virtual() {
-        true => is_replicated(o, &all),
+        true => is_replicated(conn, o, &all),
         false => !virtuals.iter().any(|v| is_shadow(v, &o.table)),
     };
     let ours = all.iter().filter(|o| ours(o)).cloned().collect();
     Ok(ours)
 }
 
-/// Whether a virtual table is replicated. An index over a view is not: nobody knows which rows a change moves in it.
-fn is_replicated(object: &Object, all: &[Object]) -> bool {
+/// Whether a virtual table is replicated. An index over a view is not: nobody knows which rows a change moves in it. One that
+/// does not fit its table at the moment is left out until it does.
+fn is_replicated(conn: &Connection, object: &Object, all: &[Object]) -> bool {
     match virtuals::way(object) {
         Way::LeftOut => false,
         Way::Rows { .. } => true,
         Way::Index(indexer) => {
             all.iter().any(|o| o.kind == "table" && !o.is_virtual() && o.name.eq_ignore_ascii_case(&indexer.content))
+                && indexer.fits(conn).unwrap_or(false)
         }
     }
 }
@@ -88,7 +83,8 @@ pub fn left_out(conn: &Connection) -> Result<Vec<String>> {
         .query_map([], |row| Ok(Object { kind: row.get(0)?, name: row.get(1)?, table: row.get(2)?, sql: row.get(3)? }))
         .doing(doing)?;
     let all = rows.collect::<rusqlite::Result<Vec<_>>>().doing(doing)?;
-    let left_out = all.iter().filter(|o| o.is_virtual() && !is_replicated(o, &all)).map(|o| o.name.clone()).collect();
+    let left_out =
+        all.iter().filter(|o| o.is_virtual() && !is_replicated(conn, o, &all)).map(|o| o.name.clone()).collect();
     Ok(left_out)
 }
 
@@ -367,6 +363,11 @@ mod tests {
         assert_eq!(object("CREATE VIRTUAL TABLE t USING fts5(a, b)").module().as_deref(), Some("fts5"));
         assert_eq!(object("CREATE VIRTUAL TABLE \"t x\" USING  RTree (a, b)").module().as_deref(), Some("rtree"));
         assert_eq!(object("CREATE TABLE virtual(a)").module(), None);
+        // As they may be written without blanks, or with words in the name that look like the statement's own.
+        for sql in ["CREATE VIRTUAL TABLE \"d\"USING fts5(a)", "CREATE VIRTUAL TABLE d USING/* x */FTS5(a)"] {
+            assert_eq!(object(sql).module().as_deref(), Some("fts5"));
+        }
+        assert_eq!(object("CREATE VIRTUAL TABLE \"docs using tags\" USING fts5(a)").module().as_deref(), Some("fts5"));
     }
 
     #[test]

@@ -14,12 +14,12 @@ use std::io::Write;
 use logos_log::ids::Digest;
 use logos_log::payload::{Encoding, Extent, Header, Kind, PayloadWriter, Settings, TableHead};
 use logos_log::value::{Value, ValueRef};
-use rusqlite::{Connection, OptionalExtension, Row};
+use rusqlite::{Connection, Row};
 
 use super::capture::{self, Captured};
 use super::reset::{self, Reset};
 use super::sidecar::{Base, Published};
-use super::{diff, quote, schema, virtuals};
+use super::{canary, diff, quote, schema, virtuals};
 use crate::error::{Doing, Error, Result};
 
 /// What the next message will say.
@@ -82,23 +82,25 @@ struct LogSummary {
     ids: HashMap<i64, i64>,
 }
 
-/// Digest of one log row, with which a restored backup is told from its original.
+/// Digest of a log row and of the newest milestone up to it, with which a restored backup is told from its original: the row
+/// alone may be the same in both, since keys are given out again.
 fn mark(conn: &Connection, seq: i64) -> rusqlite::Result<Option<Digest>> {
-    let mut statement = conn.prepare("SELECT * FROM _logos_log WHERE seq = ?1")?;
+    let milestone: i64 = conn.query_row(capture::NEWEST_MILESTONE, [seq], |row| row.get(0))?;
+    let mut statement = conn.prepare("SELECT * FROM _logos_log WHERE seq IN (?1, ?2) ORDER BY seq")?;
     let columns = statement.column_count();
-    statement
-        .query_row([seq], |row| {
-            let mut hasher = blake3::Hasher::new();
-            for i in 0..columns {
-                // Columns may be added to the log later, so trailing NULLs do not count.
-                match row.get_ref(i)? {
-                    rusqlite::types::ValueRef::Null => {}
-                    value => drop(hasher.update(format!("{i}:{value:?};").as_bytes())),
-                }
+    let (mut hasher, mut found) = (blake3::Hasher::new(), false);
+    let mut rows = statement.query([milestone, seq])?;
+    while let Some(row) = rows.next()? {
+        found = row.get::<_, i64>(0)? == seq;
+        for i in 0..columns {
+            // Columns may be added to the log later, so trailing NULLs do not count.
+            match row.get_ref(i)? {
+                rusqlite::types::ValueRef::Null => {}
+                value => drop(hasher.update(format!("{i}:{value:?};").as_bytes())),
             }
-            Ok(Digest(*hasher.finalize().as_bytes()))
-        })
-        .optional()
+        }
+    }
+    Ok(found.then(|| Digest(*hasher.finalize().as_bytes())))
 }
 
 fn read_log(conn: &Connection, cursor: i64) -> rusqlite::Result<LogSummary> {
@@ -128,8 +130,8 @@ pub fn plan(conn: &Connection, before: &Published) -> Result<Plan> {
     let captured = capture::survey(conn, &objects)?;
     let cookie: i64 = conn.pragma_query_value(None, "schema_version", |row| row.get(0)).doing(doing)?;
     let change = diff::change(&before.schema, &objects, &evidence(before, &captured, cookie));
-    let canary = capture::canary(conn).doing(doing)?;
-    let vacuumed = !capture::is_armed(canary) || before.canary.is_some_and(|before| Some(before) != canary);
+    let canary = canary::read(conn).doing(doing)?;
+    let vacuumed = !canary::is_armed(canary) || before.canary.is_some_and(|before| Some(before) != canary);
     let mut tables = Vec::new();
     let mut bases = Vec::new();
     let mut stamps = Vec::new();
@@ -142,12 +144,14 @@ pub fn plan(conn: &Connection, before: &Published) -> Result<Plan> {
         let remade = change.remade.contains(&captured.table.name);
         if captured.table.is_virtual {
             let stamp = (captured.table.name.clone(), virtuals::stamp(conn, &captured.table.stamp).doing(doing)?);
-            let changed = remade || !before.stamps.contains(&stamp);
+            // Made anew with the same text, it may have the same stamp.
+            let changed = remade || surplus > 0 || !before.stamps.contains(&stamp);
             tables.extend(changed.then(|| TablePlan::whole(&captured)));
             stamps.push(stamp);
             continue;
         }
-        let mut table_plan = plan_table(&captured, &before.bases, &log, remade, vacuumed);
+        let former = change.renamed.get(&captured.table.name).unwrap_or(&captured.table.name);
+        let mut table_plan = plan_table(&captured, (&before.bases, former), &log, remade, vacuumed);
         if surplus >= UNSEEN && table_plan.is_some() {
             table_plan = Some(TablePlan::whole(&captured));
         }
@@ -208,7 +212,8 @@ fn evidence(before: &Published, captured: &[Captured], cookie: i64) -> diff::Evi
     }
 }
 
-/// The log row at the cursor is never pruned: if it is not there as it was, the database is not the one we knew.
+/// The log row at the cursor and its milestone are never pruned: if they are not there as they were, the database is not the
+/// one we knew.
 fn check_time(conn: &Connection, before: &Published, log: &LogSummary) -> Result<()> {
     let Some(expected) = before.cursor_mark else { return Ok(()) };
     let found = mark(conn, before.cursor).doing(|| "reading the log of changes".to_string())?;
@@ -226,16 +231,18 @@ fn check_time(conn: &Connection, before: &Published, log: &LogSummary) -> Result
     ))
 }
 
+/// `former`: the name under which the replica has the table, if it has it. Tables whose texts are alike can trade their names
+/// without a difference to be seen between the schemas; only the triggers tell, which go with the rows.
 fn plan_table(
     captured: &Captured,
-    bases: &[Base],
+    (bases, former): (&[Base], &str),
     log: &LogSummary,
     remade: bool,
     vacuumed: bool,
 ) -> Option<TablePlan> {
     let written = |id: i64| log.ids.get(&id).is_some_and(|&n| n > 0);
     let (id, before) = (captured.id, captured.replaces);
-    let base = |id: i64| bases.iter().find(|base| base.id == id);
+    let base = |id: i64| bases.iter().find(|base| base.id == id && base.name == former);
     let known = id.and_then(base);
     let taken_over = before.is_some_and(|before| base(before).is_some() && !written(before));
     let always_intact = captured.intact && known.is_none_or(|base| base.intact);

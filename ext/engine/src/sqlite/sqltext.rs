@@ -112,11 +112,13 @@ pub fn column_definitions(sql: &str) -> Option<Vec<Definition>> {
 /// The value of `name = value` among the arguments of a CREATE VIRTUAL TABLE.
 pub fn option(sql: &str, name: &str) -> Option<String> {
     let items = column_definitions(sql)?;
-    let item = items.iter().find(|item| item.name.eq_ignore_ascii_case(name))?;
-    match tokens(&item.text).as_slice() {
-        [_, equals, value] if equals.text == "=" => Some(unquoted(value.text)),
-        _ => None,
-    }
+    // A column may have the name of an option.
+    items.iter().filter(|item| item.name.eq_ignore_ascii_case(name)).find_map(|item| {
+        match tokens(&item.text).as_slice() {
+            [_, equals, value] if equals.text == "=" => Some(unquoted(value.text)),
+            _ => None,
+        }
+    })
 }
 
 /// Whether a statement is a CREATE, DROP or ALTER.
@@ -130,9 +132,16 @@ pub fn dropped_table(sql: &str) -> Option<String> {
     name_after(sql, &["drop", "table"])
 }
 
-/// The name in `CREATE VIRTUAL TABLE name …`.
-pub fn created_virtual_table(sql: &str) -> Option<String> {
-    name_after(sql, &["create", "virtual", "table"])
+/// Name and module (in lower case) in `CREATE VIRTUAL TABLE name USING module…`.
+pub fn virtual_table(sql: &str) -> Option<(String, String)> {
+    let name = name_after(sql, &["create", "virtual", "table"])?;
+    let tokens = tokens(sql);
+    match tokens.get(4..6)? {
+        [using, module] if using.text.eq_ignore_ascii_case("using") => {
+            Some((name, unquoted(module.text).to_ascii_lowercase()))
+        }
+        _ => None,
+    }
 }
 
 fn name_after(sql: &str, words: &[&str]) -> Option<String> {

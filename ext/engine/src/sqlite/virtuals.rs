@@ -7,7 +7,8 @@
 //!   they changed, the table is sent whole, read and applied through the virtual table itself.
 //! - *Index*: FTS over an ordinary table. Nothing is sent but the table's own rows; the replica keeps the index in step as it
 //!   applies them, since the application's triggers do not run there.
-//! - Everything else (contentless FTS, unknown modules) is left out, and the status names it.
+//! - Everything else (contentless FTS, FTS4 with language ids, unknown modules, an index whose columns are not those of its
+//!   table) is left out, and the status names it.
 
 use logos_log::ids::Digest;
 use rusqlite::Connection;
@@ -50,21 +51,32 @@ pub fn way(object: &Object) -> Way {
         }
         "fts5" | "fts3" | "fts4" => {
             let fts5 = module == "fts5";
+            if sqltext::option(&object.sql, "languageid").is_some() {
+                return Way::LeftOut;
+            }
             match sqltext::option(&object.sql, "content").as_deref() {
                 // FTS5 keeps totals in record 1 of its data and a count of all writes in record 10, its structure. FTS3/4
-                // lists its segments with their roots. Columns that are not indexed may change without either.
-                None if fts5 => Way::Rows {
-                    stamp: vec![
-                        format!("SELECT id, block FROM {} WHERE id IN (1, 10) ORDER BY id", shadow("data")),
-                        format!("SELECT count(*), max(id) FROM {}", shadow("content")),
-                    ],
-                },
-                None => Way::Rows {
-                    stamp: vec![
-                        format!("SELECT * FROM {} ORDER BY level, idx", shadow("segdir")),
-                        format!("SELECT count(*), max(docid) FROM {}", shadow("content")),
-                    ],
-                },
+                // lists its segments with their roots. Rows without any token change without either.
+                None if fts5 => {
+                    let without_sizes = sqltext::option(&object.sql, "columnsize").is_some_and(|size| size == "0");
+                    Way::Rows {
+                        stamp: vec![
+                            format!("SELECT id, block FROM {} WHERE id IN (1, 10) ORDER BY id", shadow("data")),
+                            format!("SELECT count(*), max(id) FROM {}", shadow("content")),
+                            unindexed(&shadow("content"), (!without_sizes).then(|| (shadow("docsize"), "id", "sz"))),
+                        ],
+                    }
+                }
+                None => {
+                    let sizes = module == "fts4" && sqltext::option(&object.sql, "matchinfo").is_none();
+                    Way::Rows {
+                        stamp: vec![
+                            format!("SELECT * FROM {} ORDER BY level, idx", shadow("segdir")),
+                            format!("SELECT count(*), max(docid) FROM {}", shadow("content")),
+                            unindexed(&shadow("content"), sizes.then(|| (shadow("docsize"), "docid", "size"))),
+                        ],
+                    }
+                }
                 Some("") => Way::LeftOut,
                 Some(content) => Way::Index(Indexer {
                     name: object.name.clone(),
@@ -75,6 +87,17 @@ pub fn way(object: &Object) -> Way {
             }
         }
         _ => Way::LeftOut,
+    }
+}
+
+/// The rows that no index knows of, because they have no token: those whose sizes, where the table keeps them, are all zero.
+fn unindexed(content: &str, sizes: Option<(String, &str, &str)>) -> String {
+    match sizes {
+        None => format!("SELECT * FROM {content} ORDER BY 1"),
+        Some((table, id, size)) => format!(
+            "SELECT * FROM {content} WHERE rowid IN (SELECT {id} FROM {table} WHERE {size} = zeroblob(length({size}))) \
+             ORDER BY 1"
+        ),
     }
 }
 
@@ -98,11 +121,7 @@ pub fn stamp(conn: &Connection, queries: &[String]) -> rusqlite::Result<Digest> 
 
 /// Describes a virtual table whose rows travel.
 pub fn describe(conn: &Connection, name: &str, module: &str, stamp: &[String]) -> rusqlite::Result<Table> {
-    let mut statement = conn.prepare(&format!("PRAGMA main.table_xinfo({})", quote(name)))?;
-    let visible: Vec<String> = statement
-        .query_map([], |row| Ok((row.get::<_, String>(1)?, row.get::<_, i64>(6)?)))?
-        .filter_map(|column| column.map(|(name, hidden)| (hidden == 0).then_some(name)).transpose())
-        .collect::<rusqlite::Result<_>>()?;
+    let visible = columns(conn, name, false)?;
     let columns: Vec<String> = if module.starts_with("rtree") {
         visible
     } else {
@@ -126,14 +145,26 @@ pub fn describe(conn: &Connection, name: &str, module: &str, stamp: &[String]) -
     })
 }
 
+/// Names of columns, those of a virtual table that are no data of its rows excepted.
+fn columns(conn: &Connection, table: &str, generated: bool) -> rusqlite::Result<Vec<String>> {
+    let mut statement = conn.prepare(&format!("PRAGMA main.table_xinfo({})", quote(table)))?;
+    let columns = statement.query_map([], |row| Ok((row.get::<_, String>(1)?, row.get::<_, i64>(6)?)))?;
+    let shown = |hidden: i64| hidden == 0 || (generated && matches!(hidden, 2 | 3));
+    columns.filter_map(|column| column.map(|(name, hidden)| shown(hidden).then_some(name)).transpose()).collect()
+}
+
 impl Indexer {
+    /// Whether the table has the columns that the index is made from.
+    pub fn fits(&self, conn: &Connection) -> rusqlite::Result<bool> {
+        let there = columns(conn, &self.content, true)?;
+        let has = |name: &str| there.iter().any(|c| c.eq_ignore_ascii_case(name));
+        let rowid = ["rowid", "_rowid_", "oid"].iter().any(|name| self.rowid.eq_ignore_ascii_case(name));
+        Ok((rowid || has(&self.rowid)) && columns(conn, &self.name, false)?.iter().all(|name| has(name)))
+    }
+
     fn columns(&self, conn: &Connection) -> rusqlite::Result<String> {
-        let mut statement = conn.prepare(&format!("PRAGMA main.table_xinfo({})", quote(&self.name)))?;
-        let names: Vec<String> = statement
-            .query_map([], |row| Ok((row.get::<_, String>(1)?, row.get::<_, i64>(6)?)))?
-            .filter_map(|column| column.map(|(name, hidden)| (hidden == 0).then(|| quote(&name))).transpose())
-            .collect::<rusqlite::Result<_>>()?;
-        Ok(names.join(", "))
+        let names = columns(conn, &self.name, false)?;
+        Ok(names.iter().map(|name| quote(name)).collect::<Vec<_>>().join(", "))
     }
 
     /// The statement that takes the rows of a key out of the index; to be run while they are still in the table.
@@ -177,7 +208,10 @@ mod tests {
         assert_eq!(way_of("CREATE VIRTUAL TABLE d USING fts5(a, content='')"), Way::LeftOut);
         assert_eq!(way_of("CREATE VIRTUAL TABLE d USING vec0(a)"), Way::LeftOut);
         assert!(matches!(way_of("CREATE VIRTUAL TABLE d USING rtree(id, x0, x1)"), Way::Rows { .. }));
+        assert_eq!(way_of("CREATE VIRTUAL TABLE d USING fts4(a, languageid='l')"), Way::LeftOut);
         let index = Way::Index(Indexer { name: "d".into(), content: "my t".into(), rowid: "id".into(), fts5: true });
         assert_eq!(way_of("CREATE VIRTUAL TABLE d USING fts5(a, content=\"my t\", content_rowid=id)"), index);
+        // A column may be called like an option.
+        assert_eq!(way_of("CREATE VIRTUAL TABLE d USING fts5(a, content, content='my t', content_rowid=id)"), index);
     }
 }

@@ -94,6 +94,16 @@ impl Sidecar {
             .map(|n| n.map(|n| n as u64))
     }
 
+    /// Index and id of the newest entry that the channel has.
+    pub fn last_accepted(&self) -> Result<Option<(u64, MsgId)>> {
+        self.conn
+            .query_row("SELECT n, id FROM entry WHERE state > 0 ORDER BY n DESC LIMIT 1", [], |row| {
+                Ok((row.get::<_, i64>(0)? as u64, id_of(row, 1)?))
+            })
+            .optional()
+            .doing(|| self.doing("reading"))
+    }
+
     /// Records what is known of the entries offered, `entries` being those that `unsettled` gave. A message is as far as the
     /// least of its entries; the bytes of final ones are let go. Nothing is written if nothing has changed.
     pub fn settle(&mut self, entries: &[StoredEntry], settled: &Settled, now: i64) -> Result<()> {
