@@ -87,7 +87,8 @@ impl From<Error> for rusqlite::Error {
             Kind::Fix | Kind::Resync => rusqlite::ffi::SQLITE_ERROR,
             Kind::Bug => rusqlite::ffi::SQLITE_INTERNAL,
         };
-        Self::SqliteFailure(rusqlite::ffi::Error::new(code), Some(e.to_string()))
+        // SQLite's messages end at a NUL, which a name that the message repeats may hold.
+        Self::SqliteFailure(rusqlite::ffi::Error::new(code), Some(e.to_string().replace('\0', "\u{2400}")))
     }
 }
 
@@ -136,7 +137,7 @@ impl<T> Doing<T> for std::io::Result<T> {
                     "nothing was lost; give this process the permission, the rest goes by itself"
                 }
                 std::io::ErrorKind::NotFound => {
-                    "nothing was lost; check the path, the rest goes by itself once it is there"
+                    "nothing was lost; check the path: it can go on once it is there"
                 }
                 std::io::ErrorKind::StorageFull => "nothing was lost; free some disk space, the rest goes by itself",
                 _ => "nothing was lost; the reason above is the operating system's own",

@@ -176,7 +176,7 @@ fn touch_sends_a_row_that_was_changed_behind_the_triggers() {
 }
 
 #[test]
-fn the_application_never_waits_for_a_channel_that_is_gone() {
+fn the_application_goes_on_while_the_channel_is_gone() {
     let pair = Pair::of(TABLES);
     flush(&pair.primary);
     let away = pair.dir.file("away");
@@ -279,6 +279,40 @@ fn functions_that_need_a_published_database_say_so() {
     }
     assert!(status_of(&conn, &dir.file("plain.db")).is_none());
     assert_eq!(conn.int("SELECT count(*) FROM logos_log"), 0);
+}
+
+#[test]
+fn functions_of_the_primary_say_on_a_replica_where_they_belong() {
+    let pair = Pair::of(TABLES);
+    let replica = pair.check();
+    for call in ["logos_flush(1)", "logos_touch('t', 1)", "logos_resync()"] {
+        let error = replica.fails(&format!("SELECT {call}"));
+        assert!(error.contains("is a replica of") && error.contains("for the primary"), "{call}: {error}");
+    }
+}
+
+#[test]
+fn what_cannot_be_an_argument_is_named_with_what_would_be() {
+    let pair = Pair::of(TABLES);
+    assert!(pair
+        .check()
+        .fails("SELECT logos_wait('x', 1)")
+        .contains("give what logos_flush() or logos_position() returned"));
+    // A NUL would end SQLite's message.
+    let error = pair.primary.fails("SELECT logos_touch('a' || char(0) || 'b', 1)");
+    assert!(error.contains("there is no replicated table") && error.contains("hint"), "{error}");
+}
+
+#[test]
+fn publishing_again_is_harmless_and_with_other_options_refused() {
+    let pair = Pair::with_options(TABLES, r#"{"batch_ms": 5}"#);
+    let again = |options: &str| format!("SELECT logos_publish('{}'{options})", pair.url);
+    for same in ["", r#", '{"batch_ms": 5}'"#] {
+        pair.run(&again(same));
+    }
+    let error = pair.primary.fails(&again(r#", '{"batch_ms": 6}'"#));
+    assert!(error.contains("with other options") && error.contains("logos_stop()"), "{error}");
+    pair.check();
 }
 
 #[test]

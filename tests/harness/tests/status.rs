@@ -124,35 +124,27 @@ fn another_writers_entry_at_our_position_is_refused_and_says_so() {
     };
     clone(&pair.primary_path(), &copy);
     clone(&sidecar(&pair.primary_path()), &sidecar(&copy));
+    let refused = Shell::run_with_logos(&copy, &format!("SELECT logos_publish('{}');", pair.url));
+    assert!(refused.err.contains("looks like a copy"), "{refused:?}");
+    // Somebody says that it was moved, which is not true.
     let mut other = Shell::open_with_logos(&copy);
-    let answer = other.ask(&format!("SELECT logos_publish('{}');", pair.url));
-    if !answer.err.is_empty() {
-        // Refused at once: as good, as long as it says why and the original goes on.
-        assert!(answer.err.contains("logos"), "{answer:?}");
-        publish(&pair.primary, &pair.url);
-        pair.check();
-        return;
-    }
+    other.must(&format!("SELECT logos_publish('{}', '{{\"moved\": true}}');", pair.url));
     other.must("INSERT INTO t VALUES (50, 'by the copy'); SELECT logos_flush(60);");
     let theirs = entries(&pair.url);
     let bytes: Vec<Vec<u8>> = theirs.iter().map(|path| fs::read(path).unwrap()).collect();
 
     pair.run("INSERT INTO t VALUES (2, 'by the original')");
-    let refusal = pair.primary.try_run(&format!("SELECT logos_publish('{}')", pair.url));
-    if let Ok(()) = refusal {
-        wait_until("the original's status shows the other writer", || {
-            status_of(&pair.primary, &pair.primary_path()).is_some_and(|row| row.error.is_some())
-        });
-        let row = status_of(&pair.primary, &pair.primary_path()).unwrap();
-        assert!(row.hint.is_some(), "{row:?}");
-        assert!(row.lag_messages >= 1 && row.lag_bytes > 0, "{row:?}");
-        let error = pair.primary.fails("SELECT logos_flush(60)");
-        assert!(error.contains("logos"), "{error}");
-        pair.run("INSERT INTO t VALUES (3, 'the application goes on')");
-    } else {
-        let error = refusal.unwrap_err().to_string();
-        assert!(error.contains("logos") && error.contains("hint"), "{error}");
-    }
+    publish(&pair.primary, &pair.url);
+    wait_until("the original's status shows the other writer", || {
+        status_of(&pair.primary, &pair.primary_path()).is_some_and(|row| row.error.is_some())
+    });
+    let row = status_of(&pair.primary, &pair.primary_path()).unwrap();
+    assert!(row.error.as_ref().is_some_and(|error| error.contains("another writer has entry")), "{row:?}");
+    assert!(row.hint.as_ref().is_some_and(|hint| hint.contains("stop one of the writers")), "{row:?}");
+    assert!(row.lag_messages >= 1 && row.lag_bytes > 0, "{row:?}");
+    let error = pair.primary.fails("SELECT logos_flush(60)");
+    assert!(error.contains("another writer has entry"), "{error}");
+    pair.run("INSERT INTO t VALUES (3, 'the application goes on')");
     assert_eq!(entries(&pair.url), theirs, "the refused writer wrote all the same");
     for (path, bytes) in theirs.iter().zip(&bytes) {
         assert_eq!(&fs::read(path).unwrap(), bytes);

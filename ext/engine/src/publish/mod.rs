@@ -156,7 +156,7 @@ impl Publisher {
     /// that the channel is the same. The caller has no transaction open.
     pub fn start(path: &Path, url: &Url, options: Options) -> Result<Arc<Self>> {
         if let Some(publisher) = registry::publisher(path) {
-            return publisher.check_same(url).map(|()| publisher);
+            return publisher.check_same(url, &options).map(|()| publisher);
         }
         // The one before may still be at its farewell, with the sidecar in its hands. What it has not sent, we send.
         if let Some(before) = registry::retired_publisher(path) {
@@ -205,9 +205,17 @@ impl Publisher {
         Ok(publisher)
     }
 
-    fn check_same(&self, url: &Url) -> Result<()> {
+    /// Another call of `logos_publish`, from another connection maybe: the same channel, and no other options.
+    fn check_same(&self, url: &Url, options: &Options) -> Result<()> {
         if url.transport == self.url.transport && url.channel.is_none_or(|id| id == self.channel) {
-            return Ok(());
+            let options = Options { moved: self.options.moved, ..options.clone() };
+            return match options == self.options || options == (Options { moved: options.moved, ..Options::default() }) {
+                true => Ok(()),
+                false => Err(Error::fix(
+                    format!("{} is being published already, with other options", self.path.display()),
+                    "nothing was changed; SELECT logos_stop() first, then publish with the new ones",
+                )),
+            };
         }
         Err(Error::fix(
             format!("{} is being published to {} already", self.path.display(), self.url),

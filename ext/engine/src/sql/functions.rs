@@ -109,12 +109,25 @@ fn publish(ctx: &Context<'_>) -> Result<Value> {
 /// The publisher of the caller's database.
 fn publisher(ctx: &Context<'_>) -> Result<std::sync::Arc<Publisher>> {
     let path = path_of(host(ctx)?)?;
-    registry::publisher(&path).ok_or_else(|| {
-        Error::fix(
-            format!("{} is not being published by this process", path.display()),
-            "nothing was lost; SELECT logos_publish('dir:…') first (again after each start of the application)",
-        )
-    })
+    if let Some(publisher) = registry::publisher(&path) {
+        return Ok(publisher);
+    }
+    not_a_replica(ctx)?;
+    Err(Error::fix(
+        format!("{} is not being published by this process", path.display()),
+        "nothing was lost; SELECT logos_publish('dir:…') first (again after each start of the application)",
+    ))
+}
+
+/// For what only makes sense on a primary.
+fn not_a_replica(ctx: &Context<'_>) -> Result<()> {
+    match role(ctx)? {
+        Role::Replica(standing) => Err(Error::fix(
+            format!("{} is a replica of {}", path_of(host(ctx)?)?.display(), standing.url),
+            "nothing was changed; this is for the primary. To rebuild a replica, attach a new file to the channel",
+        )),
+        _ => Ok(()),
+    }
 }
 
 fn flush(ctx: &Context<'_>) -> Result<Value> {
@@ -143,8 +156,13 @@ fn position(ctx: &Context<'_>) -> Result<Value> {
 }
 
 fn wait(ctx: &Context<'_>) -> Result<Value> {
-    let wanted: Position =
-        text(ctx, 0, "the position")?.parse::<Position>().doing(|| "waiting for a position".into())?;
+    let wanted = text(ctx, 0, "the position")?;
+    let wanted: Position = wanted.parse().map_err(|_| {
+        Error::fix(
+            format!("{wanted:?} is no position"),
+            "nothing was changed; give what logos_flush() or logos_position() returned on the primary",
+        )
+    })?;
     let patience = patience(ctx, 1)?;
     let path = path_of(host(ctx)?)?;
     let reached = match role(ctx)? {
@@ -185,6 +203,7 @@ fn touch(ctx: &Context<'_>) -> Result<Value> {
             "nothing was logged; for example SELECT logos_touch('item', 1)",
         ));
     }
+    not_a_replica(ctx)?;
     let table = text(ctx, 0, "the table")?;
     let key = (1..ctx.len())
         .map(|i| ctx.get::<Value>(i))
@@ -205,12 +224,7 @@ fn touch(ctx: &Context<'_>) -> Result<Value> {
 fn resync(ctx: &Context<'_>) -> Result<Value> {
     let host = host(ctx)?;
     outside_transaction(host, "logos_resync")?;
-    if let Role::Replica(standing) = role(ctx)? {
-        return Err(Error::fix(
-            format!("{} is a replica of {}", path_of(host)?.display(), standing.url),
-            "nothing was changed; logos_resync is for a primary. To rebuild a replica, attach a new file to the channel",
-        ));
-    }
+    not_a_replica(ctx)?;
     publish::resync(publisher(ctx)?).map(Value::Text)
 }
 
