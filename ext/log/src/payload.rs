@@ -197,8 +197,8 @@ const ROW: u8 = 1;
 const ABSENT: u8 = 2;
 const ROWS: u8 = 3;
 
-/// Most statements in one schema section, and most rows under one key: far above anything real, so that a forged
-/// count is refused at once.
+/// Most statements in one schema section: far above anything real, so that a forged count is refused at once. (Rows under one
+/// key have no such limit: a key that may be NULL can have any number of them, and they take memory as they arrive.)
 const STATEMENTS_MAX: u64 = 1 << 20;
 const NAME_BYTES_MAX: u64 = SQL_BYTES_MAX;
 

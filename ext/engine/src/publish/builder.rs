@@ -88,6 +88,8 @@ struct Builder<'p> {
     data_version: Option<i64>,
     /// `PRAGMA schema_version` when capture was last found to be intact.
     schema_version: Option<i64>,
+    /// What the last snapshot found of the schema.
+    survey: Option<snapshot::Survey>,
     /// Highest log seq seen in a snapshot.
     seen: i64,
     look_again: u32,
@@ -122,6 +124,7 @@ impl<'p> Builder<'p> {
         Ok(Self {
             publisher,
             conn,
+            survey: None,
             seen: published.cursor,
             marked: published.cursor,
             published,
@@ -398,7 +401,7 @@ impl<'p> Builder<'p> {
     /// Within the read transaction. Returns whether a message was stored.
     fn build(&mut self) -> Result<bool> {
         let publisher = self.publisher;
-        let mut plan = snapshot::plan(&self.conn, &self.published)?;
+        let mut plan = snapshot::plan(&self.conn, &self.published, &mut self.survey)?;
         self.seen = plan.next.cursor;
         if plan.is_empty() && !plan.moved(&self.published) {
             return Ok(false);

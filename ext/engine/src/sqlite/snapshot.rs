@@ -121,15 +121,33 @@ pub(super) fn log_end(conn: &Connection) -> rusqlite::Result<(i64, Option<Digest
     Ok((last, mark(conn, last)?))
 }
 
-/// Decides what the next message says. `conn` is in the read transaction of the snapshot.
-pub fn plan(conn: &Connection, before: &Published) -> Result<Plan> {
+/// The schema and its capture as they are at a schema cookie: most messages find them as the one before did.
+pub struct Survey {
+    cookie: i64,
+    objects: Vec<schema::Object>,
+    captured: Vec<Captured>,
+}
+
+impl Survey {
+    fn of(conn: &Connection, cookie: i64) -> Result<Self> {
+        let objects = schema::read(conn)?;
+        let captured = capture::survey(conn, &objects)?;
+        Ok(Self { cookie, objects, captured })
+    }
+}
+
+/// Decides what the next message says. `conn` is in the read transaction of the snapshot; `survey` is what the last call left.
+pub fn plan(conn: &Connection, before: &Published, survey: &mut Option<Survey>) -> Result<Plan> {
     let doing = || "reading the log of changes".to_string();
     let log = read_log(conn, before.cursor).doing(doing)?;
     check_time(conn, before, &log)?;
-    let objects = schema::read(conn)?;
-    let captured = capture::survey(conn, &objects)?;
     let cookie: i64 = conn.pragma_query_value(None, "schema_version", |row| row.get(0)).doing(doing)?;
-    let change = diff::change(&before.schema, &objects, &evidence(before, &captured, cookie));
+    let survey = match survey.take() {
+        Some(same) if same.cookie == cookie => survey.insert(same),
+        _ => survey.insert(Survey::of(conn, cookie)?),
+    };
+    let (objects, captured) = (&survey.objects, &survey.captured);
+    let change = diff::change(&before.schema, objects, &evidence(before, captured, cookie));
     let canary = canary::read(conn).doing(doing)?;
     let vacuumed = !canary::is_armed(canary) || before.canary.is_some_and(|before| Some(before) != canary);
     let mut tables = Vec::new();
@@ -146,21 +164,24 @@ pub fn plan(conn: &Connection, before: &Published) -> Result<Plan> {
             let stamp = (captured.table.name.clone(), virtuals::stamp(conn, &captured.table.stamp).doing(doing)?);
             // Made anew with the same text, it may have the same stamp.
             let changed = remade || surplus > 0 || !before.stamps.contains(&stamp);
-            tables.extend(changed.then(|| TablePlan::whole(&captured)));
+            tables.extend(changed.then(|| TablePlan::whole(captured)));
             stamps.push(stamp);
             continue;
         }
         let former = change.renamed.get(&captured.table.name).unwrap_or(&captured.table.name);
-        let mut table_plan = plan_table(&captured, (&before.bases, former), &log, remade, vacuumed);
+        let mut table_plan = plan_table(captured, (&before.bases, former), &log, remade, vacuumed);
         if surplus >= UNSEEN && table_plan.is_some() {
-            table_plan = Some(TablePlan::whole(&captured));
-        }
-        let object = objects.iter().find(|o| o.name == captured.table.name && before.schema.contains(o));
-        if let Some(object) = object.filter(|_| table_plan.is_none()) {
-            match reset::find(conn, &captured.table, object, (&before.schema, &objects), surplus).doing(doing)? {
-                Reset::No => {}
-                Reset::Statements(more) => statements.extend(more),
-                Reset::Unknown => table_plan = Some(TablePlan::whole(&captured)),
+            table_plan = Some(TablePlan::whole(captured));
+        } else if surplus >= UNSEEN {
+            let same = |o: &&schema::Object| o.name == captured.table.name && before.schema.contains(o);
+            let found = objects
+                .iter()
+                .find(same)
+                .map(|object| reset::find(conn, &captured.table, object, (&before.schema, objects), surplus));
+            match found.transpose().doing(doing)? {
+                None | Some(Reset::No) => {}
+                Some(Reset::Statements(more)) => statements.extend(more),
+                Some(Reset::Unknown) => table_plan = Some(TablePlan::whole(captured)),
             }
         }
         bases.extend(captured.id.filter(|_| captured.core).map(|id| Base {
@@ -189,7 +210,7 @@ pub fn plan(conn: &Connection, before: &Published) -> Result<Plan> {
             position: before.position,
             cursor: log.last,
             cursor_mark: log.mark,
-            schema: objects,
+            schema: objects.clone(),
             bases,
             stamps,
             sequences,
