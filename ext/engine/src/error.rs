@@ -136,9 +136,7 @@ impl<T> Doing<T> for std::io::Result<T> {
                 std::io::ErrorKind::PermissionDenied => {
                     "nothing was lost; give this process the permission, the rest goes by itself"
                 }
-                std::io::ErrorKind::NotFound => {
-                    "nothing was lost; check the path: it can go on once it is there"
-                }
+                std::io::ErrorKind::NotFound => "nothing was lost; check the path: it can go on once it is there",
                 std::io::ErrorKind::StorageFull => "nothing was lost; free some disk space, the rest goes by itself",
                 _ => "nothing was lost; the reason above is the operating system's own",
             };

@@ -6,7 +6,7 @@
 //! | `entry` | what the sidecar stores and a channel sends | `logos_log` |
 //! | `channel` | the trait and its transports | `logos_log`, `entry` |
 //! | `publish`, `replica` | the threads that move messages | `sqlite`, `channel` |
-//! | `registry` | what this process has open | all of these |
+//! | `registry`, `patience` | what this process has open; how long a caller waits | all of these |
 //! | `sql` | the SQL surface | all of these |
 //!
 //! `unsafe` is only in `sqlite::{api, hooks}` and `sql::{load, functions, tables}`: where SQLite calls us, or where we call
@@ -16,6 +16,7 @@ pub mod channel;
 pub mod entry;
 pub mod error;
 mod fault;
+mod patience;
 pub mod publish;
 mod registry;
 pub mod replica;

@@ -303,6 +303,40 @@ fn what_cannot_be_an_argument_is_named_with_what_would_be() {
     assert!(error.contains("there is no replicated table") && error.contains("hint"), "{error}");
 }
 
+/// Without an end of its own the wait would outlast every limit on a test.
+#[test]
+fn an_interrupt_ends_whoever_waits() {
+    let pair = Pair::of(TABLES);
+    let position = flush(&pair.primary);
+    let replica = pair.check();
+    let later = format!("{:016x}{}", 99, &position[16..]);
+    for (conn, call) in
+        [(&replica, format!("logos_wait('{later}', 100000)")), (&pair.primary, "logos_flush(100000)".to_string())]
+    {
+        if call.starts_with("logos_flush") {
+            std::fs::rename(pair.dir.channel_folder(), pair.dir.file("away")).unwrap();
+            std::fs::write(pair.dir.channel_folder(), "not a folder").unwrap();
+            pair.run("INSERT INTO t(v) VALUES ('offline')");
+        }
+        let handle = conn.get_interrupt_handle();
+        let error = std::thread::scope(|scope| {
+            let (done, waiting) = std::sync::mpsc::channel::<()>();
+            scope.spawn(move || {
+                // An interrupt counts only for what is running when it comes.
+                while waiting.recv_timeout(Duration::from_millis(200))
+                    == Err(std::sync::mpsc::RecvTimeoutError::Timeout)
+                {
+                    handle.interrupt();
+                }
+            });
+            let error = conn.fails(&format!("SELECT {call}"));
+            drop(done);
+            error
+        });
+        assert!(error.contains("interrupted"), "{call}: {error}");
+    }
+}
+
 #[test]
 fn publishing_again_is_harmless_and_with_other_options_refused() {
     let pair = Pair::with_options(TABLES, r#"{"batch_ms": 5}"#);

@@ -22,7 +22,7 @@ pub use resync::resync;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use logos_log::entry::SignedTx;
 use logos_log::ids::{ChannelId, MsgId, Position};
@@ -32,6 +32,7 @@ use crate::channel::logos::WriteOptions;
 use crate::channel::{Author, Store, Url};
 use crate::entry::State;
 use crate::error::{Error, Kind, Result};
+use crate::patience::Patience;
 use crate::registry;
 use crate::sqlite::hooks::Signal;
 use crate::sqlite::role::{self, Role};
@@ -209,7 +210,8 @@ impl Publisher {
     fn check_same(&self, url: &Url, options: &Options) -> Result<()> {
         if url.transport == self.url.transport && url.channel.is_none_or(|id| id == self.channel) {
             let options = Options { moved: self.options.moved, ..options.clone() };
-            return match options == self.options || options == (Options { moved: options.moved, ..Options::default() }) {
+            return match options == self.options || options == (Options { moved: options.moved, ..Options::default() })
+            {
                 true => Ok(()),
                 false => Err(Error::fix(
                     format!("{} is being published already, with other options", self.path.display()),
@@ -287,8 +289,7 @@ impl Publisher {
         self.stop.store(true, Ordering::Release);
         self.signal.wake();
         self.work.notify_all();
-        let deadline = Instant::now() + patience;
-        let _ = self.wait_until(deadline, |p| (p.builder_done && p.sender_done).then_some(Ok(())));
+        let _ = self.wait_until(&Patience::of(patience), |p| (p.builder_done && p.sender_done).then_some(Ok(())));
     }
 
     /// The last connection of the application has gone: finish what can be finished, then end.
@@ -298,27 +299,32 @@ impl Publisher {
         self.work.notify_all();
     }
 
-    /// Waits until `done` says something about the progress, or the deadline: then `None`.
+    /// Waits until `done` says something about the progress; `None`: the patience is over.
     fn wait_until<T>(
         &self,
-        deadline: Instant,
+        patience: &Patience<'_>,
         mut done: impl FnMut(&Progress) -> Option<Result<T>>,
     ) -> Option<Result<T>> {
-        let mut state = self.state();
         loop {
+            if let Err(interrupted) = patience.check() {
+                return Some(Err(interrupted));
+            }
+            let state = self.state();
             if let Some(result) = done(&state) {
                 return Some(result);
             }
-            let left = deadline.checked_duration_since(Instant::now())?;
-            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            if patience.is_over() {
+                return None;
+            }
+            drop(self.changed.wait_timeout(state, patience.step()).unwrap_or_else(PoisonError::into_inner));
         }
     }
 
     /// The position that covers everything committed before the call. Local: it does not wait for the channel.
-    pub fn position(&self, patience: Duration) -> Result<Position> {
+    pub fn position(&self, patience: &Patience<'_>) -> Result<Position> {
         let ticket = self.tickets.fetch_add(1, Ordering::AcqRel) + 1;
         self.signal.wake();
-        let covered = self.wait_until(Instant::now() + patience, |p| {
+        let covered = self.wait_until(patience, |p| {
             if p.covered >= ticket {
                 return Some(Ok(p.stored.unwrap_or(Position::START)));
             }
@@ -333,7 +339,7 @@ impl Publisher {
                 format!(
                     "not everything committed to {} is in a message after {} s: {why}",
                     self.path.display(),
-                    patience.as_secs()
+                    patience.seconds()
                 ),
                 "nothing was lost; it goes on in the background, ask again or see logos_status",
             ))
@@ -341,10 +347,9 @@ impl Publisher {
     }
 
     /// Waits until everything committed before the call is on the channel.
-    pub fn flush(&self, patience: Duration) -> Result<Position> {
-        let deadline = Instant::now() + patience;
+    pub fn flush(&self, patience: &Patience<'_>) -> Result<Position> {
         let target = self.position(patience)?;
-        let accepted = self.wait_until(deadline, |p| {
+        let accepted = self.wait_until(patience, |p| {
             if p.accepted.is_some_and(|a| a.seq >= target.seq) {
                 return Some(Ok(target));
             }
@@ -359,7 +364,7 @@ impl Publisher {
                     "{} messages are not on the channel {} after {} s{why}",
                     state.backlog.messages,
                     self.url,
-                    patience.as_secs()
+                    patience.seconds()
                 ),
                 "nothing was lost; they wait in the sidecar and are sent as soon as that is possible, see logos_status",
             ))

@@ -8,13 +8,14 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use logos_log::ids::Position;
 
 use super::{Options, Puller};
 use crate::channel::Url;
 use crate::error::{Doing, Error, Kind, Result};
+use crate::patience::Patience;
 use crate::sqlite::apply::Applied;
 
 /// How long to wait for the channel to say something before looking by oneself.
@@ -184,18 +185,22 @@ impl Follower {
     }
 
     /// Waits until the thread has reached a position. `false`: not in that time. `None`: there is no thread.
-    pub fn wait_for(&self, position: Position, patience: Duration) -> Option<Result<bool>> {
-        let deadline = Instant::now() + patience;
-        let mut state = self.state();
+    pub fn wait_for(&self, position: Position, patience: &Patience<'_>) -> Option<Result<bool>> {
         loop {
+            if let Err(interrupted) = patience.check() {
+                return Some(Err(interrupted));
+            }
+            let state = self.state();
             if let Some(reached) = reached(state.position.unwrap_or(Position::START), position) {
                 return Some(reached);
             }
             if !state.following {
                 return None;
             }
-            let Some(left) = deadline.checked_duration_since(Instant::now()) else { return Some(Ok(false)) };
-            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            if patience.is_over() {
+                return Some(Ok(false));
+            }
+            drop(self.changed.wait_timeout(state, patience.step()).unwrap_or_else(PoisonError::into_inner));
         }
     }
 

@@ -1,6 +1,6 @@
 //! The SQL functions, as one table: name, arity, what it does.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use logos_log::ids::Position;
 use logos_log::part::FORMAT_VERSION;
@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use super::{guarded, outside_transaction, path_of};
 use crate::channel::Url;
 use crate::error::{Doing, Error, Result};
+use crate::patience::Patience;
 use crate::publish::{self, Publisher};
 use crate::registry;
 use crate::replica::{self, Puller};
@@ -71,8 +72,14 @@ fn text(ctx: &Context<'_>, index: usize, what: &str) -> Result<String> {
     })
 }
 
+/// Whether somebody interrupted the caller's connection: then any statement on it ends at once.
+fn is_interrupted(ctx: &Context<'_>) -> bool {
+    let step = with_connection(ctx, |conn| Ok(conn.execute_batch("SELECT 1")));
+    step.is_ok_and(|done| done.is_err_and(|e| e.sqlite_error_code() == Some(rusqlite::ErrorCode::OperationInterrupted)))
+}
+
 /// Seconds, as an argument.
-fn patience(ctx: &Context<'_>, index: usize) -> Result<Duration> {
+fn seconds(ctx: &Context<'_>, index: usize) -> Result<Duration> {
     if index >= ctx.len() {
         return Ok(PATIENCE);
     }
@@ -134,7 +141,8 @@ fn flush(ctx: &Context<'_>) -> Result<Value> {
     outside_transaction(host(ctx)?, "logos_flush")?;
     let publisher = publisher(ctx)?;
     let _waiting = registry::Waiting::new(host(ctx)?);
-    let position = publisher.flush(patience(ctx, 0)?)?;
+    let interrupted = || is_interrupted(ctx);
+    let position = publisher.flush(&Patience::unless(seconds(ctx, 0)?, &interrupted))?;
     Ok(Value::Text(position.to_string()))
 }
 
@@ -149,7 +157,7 @@ fn position(ctx: &Context<'_>) -> Result<Value> {
         _ => {
             let publisher = publisher(ctx)?;
             let _waiting = registry::Waiting::new(host(ctx)?);
-            publisher.position(PATIENCE)?
+            publisher.position(&Patience::unless(PATIENCE, &|| is_interrupted(ctx)))?
         }
     };
     Ok(Value::Text(position.to_string()))
@@ -163,20 +171,20 @@ fn wait(ctx: &Context<'_>) -> Result<Value> {
             "nothing was changed; give what logos_flush() or logos_position() returned on the primary",
         )
     })?;
-    let patience = patience(ctx, 1)?;
+    let interrupted = || is_interrupted(ctx);
+    let patience = Patience::unless(seconds(ctx, 1)?, &interrupted);
     let path = path_of(host(ctx)?)?;
     let reached = match role(ctx)? {
         Role::Replica(standing) => match replica::reached(standing.position, wanted) {
             Some(reached) => reached?,
-            None => wait_for_replica(&path, &standing.url, wanted, patience)?,
+            None => wait_for_replica(&path, &standing.url, wanted, &patience)?,
         },
-        _ => replica::reached(publisher(ctx)?.position(patience)?, wanted).unwrap_or(Ok(false))?,
+        _ => replica::reached(publisher(ctx)?.position(&patience)?, wanted).unwrap_or(Ok(false))?,
     };
     Ok(Value::Integer(reached.into()))
 }
 
-fn wait_for_replica(path: &std::path::Path, url: &str, wanted: Position, patience: Duration) -> Result<bool> {
-    let deadline = Instant::now() + patience;
+fn wait_for_replica(path: &std::path::Path, url: &str, wanted: Position, patience: &Patience<'_>) -> Result<bool> {
     if let Some(reached) = registry::follower(path).and_then(|f| f.wait_for(wanted, patience)) {
         return reached;
     }
@@ -187,11 +195,11 @@ fn wait_for_replica(path: &std::path::Path, url: &str, wanted: Position, patienc
             return reached;
         }
         if puller.pull()?.is_none() {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if patience.is_over() {
                 return Ok(false);
             }
-            puller.wait(left);
+            patience.check()?;
+            puller.wait(patience.step());
         }
     }
 }
