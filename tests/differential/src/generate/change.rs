@@ -155,10 +155,13 @@ impl Generator {
         if begins {
             self.try_on(actor, "BEGIN");
         }
-        match self.d.below(5) {
+        match self.d.below(9) {
             0..=1 => self.rebuild(actor, table),
             2 => self.drop_and_create(actor, table),
             3 => self.drop_and_add_column(actor, table),
+            4 => self.drop_and_add_another(actor, table),
+            5 => self.rotate(actor, table),
+            6..=7 => self.brief_index(actor, table),
             _ => self.trade_names(actor, table),
         }
         self.write_to(actor, table);
@@ -227,6 +230,51 @@ impl Generator {
         if self.try_on(actor, &format!("ALTER TABLE {} DROP COLUMN {column}", main(table))) {
             let declared = if table.strict { "ANY" } else { "" };
             self.try_on(actor, &format!("ALTER TABLE {} ADD COLUMN {column} {declared}", main(table)));
+        }
+    }
+
+    /// What reads like a renamed column, maybe beside something that is dropped with all that belongs to it.
+    fn drop_and_add_another(&mut self, actor: Actor, table: &Table) {
+        match self.d.below(4) {
+            0 => self.drop_one(actor, "view"),
+            1 => {
+                if let Some(other) = self.some_table(actor).filter(|other| other.name != table.name) {
+                    self.try_on(actor, &format!("DROP TABLE {}", main(&other)));
+                }
+            }
+            _ => {}
+        }
+        let Some(column) = self.droppable(table).map(|c| quote(&c)) else { return };
+        if self.try_on(actor, &format!("ALTER TABLE {} DROP COLUMN {column}", main(table))) {
+            let name = quote(&schema::column_name(&mut self.d, self.taste));
+            let declared = if table.strict { "ANY" } else { "" };
+            self.try_on(actor, &format!("ALTER TABLE {} ADD COLUMN {name} {declared}", main(table)));
+        }
+    }
+
+    /// As logs are rotated: the table goes aside, and one like it takes its place.
+    fn rotate(&mut self, actor: Actor, table: &Table) {
+        let Some(text) = self.text_of(actor, table) else { return };
+        self.try_on(actor, "DROP TABLE IF EXISTS main.rotated");
+        if self.try_on(actor, &format!("ALTER TABLE {} RENAME TO rotated", main(table))) {
+            self.try_on(actor, &text);
+        }
+    }
+
+    /// A UNIQUE index that nobody sees but the statements between, maybe beside another change.
+    fn brief_index(&mut self, actor: Actor, table: &Table) {
+        if self.d.below(2) == 0 {
+            if let Some(other) = self.some_table(actor) {
+                self.add_column(actor, &other);
+            }
+        }
+        let name = self.fresh_name("index");
+        let (sql, named) = schema::create_index(&mut self.d, &name, table, true);
+        if self.try_on(actor, &sql.replace(" INDEX ", " INDEX main.")) {
+            self.never_drop.extend(named.iter().map(|n| n.to_lowercase()));
+            self.write_to(actor, table);
+            self.write_to(actor, table);
+            self.try_on(actor, &format!("DROP INDEX main.{}", quote(&name)));
         }
     }
 
