@@ -4,6 +4,9 @@ use super::look::{self, quote, Table};
 use super::{schema, value, Generator, TABLES_MAX};
 use crate::program::Actor;
 
+/// How many sequences there are.
+pub(super) const SEQUENCES: u64 = 7;
+
 impl Generator {
     pub(super) fn new_table(&mut self, actor: Actor) {
         let name = schema::table_name(&mut self.d, self.taste);
@@ -42,6 +45,9 @@ impl Generator {
     /// One schema change, or one sequence of them.
     pub(super) fn change(&mut self, actor: Actor) {
         let Some(table) = self.some_table(actor) else { return self.new_table(actor) };
+        if self.taste.habit.is_some() && self.d.below(3) == 0 {
+            return self.sequence(actor, &table);
+        }
         let few = self.tables(actor).len() < TABLES_MAX;
         match self.d.below(40) {
             0..=5 if few => self.new_table(actor),
@@ -155,13 +161,17 @@ impl Generator {
         if begins {
             self.try_on(actor, "BEGIN");
         }
-        match self.d.below(9) {
-            0..=1 => self.rebuild(actor, table),
-            2 => self.drop_and_create(actor, table),
-            3 => self.drop_and_add_column(actor, table),
-            4 => self.drop_and_add_another(actor, table),
-            5 => self.rotate(actor, table),
-            6..=7 => self.brief_index(actor, table),
+        // Only from the second round on do the texts stay the same.
+        let again = self.rotating.clone().filter(|_| self.d.below(2) == 0);
+        let again = again.and_then(|name| self.tables(actor).into_iter().find(|t| t.name == name && !t.is_view));
+        let any = self.d.below(SEQUENCES);
+        match self.taste.habit.filter(|_| self.d.below(2) == 0).unwrap_or(any) {
+            0 => self.rebuild(actor, table),
+            1 => self.drop_and_create(actor, table),
+            2 => self.drop_and_add_column(actor, table),
+            3 => self.drop_and_add_another(actor, table),
+            4 => self.rotate(actor, again.as_ref().unwrap_or(table)),
+            5 => self.brief_index(actor, table),
             _ => self.trade_names(actor, table),
         }
         self.write_to(actor, table);
@@ -244,11 +254,12 @@ impl Generator {
             }
             _ => {}
         }
-        let Some(column) = self.droppable(table).map(|c| quote(&c)) else { return };
-        if self.try_on(actor, &format!("ALTER TABLE {} DROP COLUMN {column}", main(table))) {
+        let Some(last) = table.columns.last().filter(|c| !self.never_drop.contains(&c.name.to_lowercase())) else {
+            return;
+        };
+        if self.try_on(actor, &format!("ALTER TABLE {} DROP COLUMN {}", main(table), quote(&last.name))) {
             let name = quote(&schema::column_name(&mut self.d, self.taste));
-            let declared = if table.strict { "ANY" } else { "" };
-            self.try_on(actor, &format!("ALTER TABLE {} ADD COLUMN {name} {declared}", main(table)));
+            self.try_on(actor, &format!("ALTER TABLE {} ADD COLUMN {name} {}", main(table), last.declared));
         }
     }
 
@@ -258,6 +269,7 @@ impl Generator {
         self.try_on(actor, "DROP TABLE IF EXISTS main.rotated");
         if self.try_on(actor, &format!("ALTER TABLE {} RENAME TO rotated", main(table))) {
             self.try_on(actor, &text);
+            self.rotating = Some(table.name.clone());
         }
     }
 

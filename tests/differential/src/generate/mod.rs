@@ -37,6 +37,7 @@ pub fn program(seed: u64) -> Program {
         taste,
         actors,
         never_drop: HashSet::new(),
+        rotating: None,
         ended: false,
         names: 0,
     };
@@ -67,6 +68,7 @@ fn taste(d: &mut Dice) -> Taste {
         triggers: [0, 0, 2, 4][d.below(4) as usize],
         odd_names: d.below(3) == 0,
         skipping: false,
+        habit: [None, Some(d.below(change::SEQUENCES))][d.below(2) as usize],
     }
 }
 
@@ -95,6 +97,8 @@ struct Generator {
     steps: Vec<Step>,
     /// Columns that a UNIQUE index has named.
     never_drop: HashSet<String>,
+    /// The table whose former selves are called `rotated`.
+    rotating: Option<String>,
     /// A statement took too long: the program ends before it.
     ended: bool,
     names: u32,

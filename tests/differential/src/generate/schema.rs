@@ -21,6 +21,8 @@ pub struct Taste {
     /// Whether AFTER INSERT triggers may say RAISE(IGNORE) or RAISE(FAIL): a writer without the extension would then
     /// write rows that no trigger of ours sees.
     pub skipping: bool,
+    /// A sequence of schema changes that this program has a weakness for: defects may need the same one twice.
+    pub habit: Option<u64>,
 }
 
 /// A name for a table.
