@@ -51,7 +51,7 @@ pub struct Settled {
     pub places: Vec<Place>,
     /// So many of these are there for good.
     pub finals: usize,
-    /// What to give to the next writer of this channel after a restart, if it has changed.
+    /// What to give to the next writer of this channel after a restart; nothing: what the former one said.
     pub memo: Option<String>,
 }
 

@@ -4,15 +4,19 @@
 //! - `next.parent == tip`; an entry names exactly one parent, and the first names the root.
 //! - Every entry is of this channel and signed by its author: the key that *is* the channel id.
 //! - Parts of a message follow each other without gap, messages likewise: seq counts 1, 2, 3, …
-//! - Order of checks: channel, parent, signer, signature, part. A refused entry leaves the chain as it was.
+//! - Order of checks: channel, parent, signer, signature, part; of a configuration: channel, signature, keys, so that what
+//!   nobody signed is never believed. A refused link leaves the chain as it was.
+//! - The signatures of a transaction are checked once, however many links it holds.
 //!
 //! Not here: reading the channel, joining pieces (`engine::replica`), the digest chain of payloads (checked by
 //! whoever joined the pieces, since only then the digest is known).
 
+use std::cell::OnceCell;
+
 use crate::crypto::verify;
 use crate::entry::{ChannelConfig, Inscription, Op, Proof, SignedTx};
 use crate::error::LogError;
-use crate::ids::{ChannelId, MsgId, PublicKey};
+use crate::ids::{ChannelId, MsgId, PublicKey, TxHash};
 use crate::part::Part;
 
 /// One operation that moves a channel's tip.
@@ -39,6 +43,69 @@ impl<'a> Link<'a> {
         match self {
             Self::Entry(inscription) => inscription.id(),
             Self::Config(config) => config.id(),
+        }
+    }
+
+    /// The channel that it is a link of.
+    pub fn channel(&self) -> ChannelId {
+        match self {
+            Self::Entry(inscription) => inscription.channel,
+            Self::Config(config) => config.channel,
+        }
+    }
+}
+
+/// A transaction whose proofs are checked when that is first asked for, and then never again.
+#[derive(Debug, Clone)]
+pub struct CheckedTx {
+    tx: SignedTx,
+    verified: OnceCell<Result<TxHash, LogError>>,
+}
+
+impl From<SignedTx> for CheckedTx {
+    fn from(tx: SignedTx) -> Self {
+        Self { tx, verified: OnceCell::new() }
+    }
+}
+
+impl CheckedTx {
+    /// The transaction, whether it holds or not.
+    pub fn tx(&self) -> &SignedTx {
+        &self.tx
+    }
+
+    /// The links of a channel in it, in order.
+    pub fn links(&self, channel: ChannelId) -> impl Iterator<Item = Link<'_>> {
+        self.tx.ops.iter().filter_map(move |op| Link::of(op, channel))
+    }
+
+    /// Its hash, if its proofs hold.
+    fn verified(&self) -> Result<TxHash, LogError> {
+        self.verified.get_or_init(|| self.tx.verify().map(|()| self.tx.hash())).clone()
+    }
+
+    /// Whether a link in it is signed by the author of its channel: the key that is the channel's id. An entry names its
+    /// signer; a configuration names none and may be signed by several, of whom the author must be one.
+    pub fn check_author(&self, link: Link<'_>) -> Result<(), LogError> {
+        let author = PublicKey(link.channel().0);
+        match link {
+            Link::Entry(inscription) if inscription.signer != author => {
+                Err(LogError::WrongSigner { id: link.id(), found: inscription.signer, expected: author })
+            }
+            Link::Entry(_) => self.verified().map(drop),
+            Link::Config(config) => {
+                let hash = self.verified()?;
+                let by_author = |(op, proof): (&Op, &Proof)| match (op, proof) {
+                    (Op::Config(found), Proof::MultiSig(signatures)) => {
+                        found == config && signatures.iter().any(|(s, _)| verify(&author, hash.as_bytes(), s))
+                    }
+                    _ => false,
+                };
+                match self.tx.ops.iter().zip(&self.tx.proofs).any(by_author) {
+                    true => Ok(()),
+                    false => Err(LogError::BadSignature { id: link.id() }),
+                }
+            }
         }
     }
 }
@@ -70,7 +137,7 @@ impl Chain {
     }
 
     /// Checks one inscription of a transaction and steps over it. The signature is checked over the whole transaction.
-    pub fn accept<'a>(&mut self, tx: &SignedTx, inscription: &'a Inscription) -> Result<Part<'a>, LogError> {
+    pub fn accept<'a>(&mut self, tx: &CheckedTx, inscription: &'a Inscription) -> Result<Part<'a>, LogError> {
         let id = inscription.id();
         if inscription.channel != self.channel {
             return Err(LogError::WrongChannel { id, found: inscription.channel, expected: self.channel });
@@ -78,10 +145,7 @@ impl Chain {
         if inscription.parent != self.tip {
             return Err(LogError::WrongParent { id, found: inscription.parent, expected: self.tip });
         }
-        if inscription.signer != self.author() {
-            return Err(LogError::WrongSigner { id, found: inscription.signer, expected: self.author() });
-        }
-        tx.verify()?;
+        tx.check_author(Link::Entry(inscription))?;
         let part = Part::decode(&inscription.data)?;
         if (part.seq, part.index) != (self.seq, self.index) {
             let why = format!(
@@ -101,27 +165,17 @@ impl Chain {
         Ok(part)
     }
 
-    /// Checks a configuration of the channel and steps over it: it is a link, but no entry. Only one that leaves the author
-    /// the only writer is accepted, and only between two messages or parts that the author signed.
-    pub fn accept_config(&mut self, tx: &SignedTx, config: &ChannelConfig) -> Result<(), LogError> {
+    /// Checks a configuration of the channel and steps over it: it is a link, but no entry. Only one that the author signed
+    /// and that leaves him the only writer is accepted.
+    pub fn accept_config(&mut self, tx: &CheckedTx, config: &ChannelConfig) -> Result<(), LogError> {
         let id = config.id();
         if config.channel != self.channel {
             return Err(LogError::WrongChannel { id, found: config.channel, expected: self.channel });
         }
+        tx.check_author(Link::Config(config))?;
         if config.keys != [self.author()] {
             let keys = config.keys.iter().map(PublicKey::to_string).collect::<Vec<_>>().join(", ");
             return Err(LogError::KeysChanged { id, keys });
-        }
-        tx.verify()?;
-        let hash = tx.hash();
-        let signed = tx.ops.iter().zip(&tx.proofs).any(|(op, proof)| match (op, proof) {
-            (Op::Config(found), Proof::MultiSig(signatures)) => {
-                found == config && signatures.iter().any(|(s, _)| verify(&self.author(), hash.as_bytes(), s))
-            }
-            _ => false,
-        });
-        if !signed {
-            return Err(LogError::BadSignature { id });
         }
         self.tip = id;
         Ok(())
@@ -148,7 +202,7 @@ mod tests {
     }
 
     fn accept(chain: &mut Chain, tx: &SignedTx) -> Result<(), LogError> {
-        chain.accept(tx, tx.inscriptions().next().unwrap()).map(drop)
+        chain.accept(&tx.clone().into(), tx.inscriptions().next().unwrap()).map(drop)
     }
 
     /// A chain that has accepted one message of two parts.
@@ -216,7 +270,7 @@ mod tests {
         let accept = |signer: u8, config: &ChannelConfig| {
             let mut chain = chain();
             let tx = sign_ops(&key(signer), vec![Op::Config(config.clone())], None);
-            chain.accept_config(&tx, config).map(|()| chain)
+            chain.accept_config(&tx.into(), config).map(|()| chain)
         };
         let good = config(channel(), &[1]);
         assert_eq!(accept(1, &good).unwrap().tip, good.id());
@@ -224,6 +278,10 @@ mod tests {
         assert!(matches!(accept(1, &config(channel(), &[1, 2])).unwrap_err(), LogError::KeysChanged { .. }));
         assert!(matches!(accept(1, &config(channel(), &[2])).unwrap_err(), LogError::KeysChanged { .. }));
         assert!(matches!(accept(1, &config(ChannelId([7; 32]), &[1])).unwrap_err(), LogError::WrongChannel { .. }));
+        // What it says is only looked at if the author signed it.
+        assert!(matches!(accept(2, &config(channel(), &[2])).unwrap_err(), LogError::BadSignature { .. }));
+        let unsigned = SignedTx { ops: vec![Op::Config(good.clone())], proofs: vec![Proof::MultiSig(Vec::new())] };
+        assert!(matches!(chain().accept_config(&unsigned.into(), &good).unwrap_err(), LogError::BadSignature { .. }));
     }
 
     #[test]

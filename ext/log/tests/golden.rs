@@ -122,7 +122,7 @@ fn an_entry_of_version_1_is_still_accepted_on_its_channel() {
     let tx = SignedTx::decode(&golden("first.entry", make_entry)).unwrap();
     let mut chain = Chain::new(channel());
     let inscription = tx.inscriptions().next().unwrap();
-    let part = chain.accept(&tx, inscription).unwrap();
+    let part = chain.accept(&tx.clone().into(), inscription).unwrap();
     assert!(part.last);
     assert_eq!((part.seq, part.index), (1, 0));
     assert_eq!(part.piece, golden("changes.payload", make_payload));

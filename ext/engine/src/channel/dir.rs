@@ -223,7 +223,8 @@ impl Reader for DirReader {
                 Err(e) => return Err(e),
             };
             size += length;
-            fetched.push(Fetched { tx, bookmark: (index + 1).to_string(), place: file.display().to_string() });
+            let place = file.display().to_string();
+            fetched.push(Fetched { tx: tx.into(), bookmark: (index + 1).to_string(), place });
             if size >= FETCH_BYTES {
                 break;
             }
@@ -231,12 +232,12 @@ impl Reader for DirReader {
         Ok(fetched)
     }
 
-    fn wait(&mut self, timeout: Duration) {
+    fn wait(&mut self, timeout: Duration) -> bool {
         if self.watch.is_none() {
             self.watch();
             // Something may have come before the watch was set: let the caller look.
             if self.watch.is_some() {
-                return;
+                return true;
             }
         }
         match &self.watch {
@@ -250,6 +251,7 @@ impl Reader for DirReader {
         if !self.folder.is_dir() {
             self.watch = None;
         }
+        true
     }
 }
 

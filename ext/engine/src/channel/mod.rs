@@ -15,6 +15,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use logos_log::chain::CheckedTx;
 use logos_log::crypto::SigningKey;
 use logos_log::entry::SignedTx;
 use logos_log::ids::{ChannelId, MsgId};
@@ -47,8 +48,8 @@ pub struct Known {
 /// What a reader gets: one signed transaction with entries of the channel, and the bookmark for reading on after it.
 #[derive(Debug)]
 pub struct Fetched {
-    /// The transaction as it was signed. Unverified.
-    pub tx: SignedTx,
+    /// The transaction as it was signed. Nothing of it has been checked.
+    pub tx: CheckedTx,
     /// What to read on from once all entries of `tx` are dealt with.
     pub bookmark: String,
     /// Where it was found, for messages to people: a file, a block.
@@ -73,8 +74,15 @@ pub trait Reader: Send {
     /// fit comfortably in memory. An empty answer means that the channel has no more at this moment.
     fn fetch(&mut self, bookmark: &str) -> Result<Vec<Fetched>>;
 
-    /// Returns when something new may be there, or after `timeout`. Waking up for nothing is allowed.
-    fn wait(&mut self, timeout: Duration);
+    /// A bookmark as good as that of the last fetch, which found nothing: from there on much need not be read again. Nothing
+    /// if it is not worth a write. The next fetch gets it, kept or not.
+    fn later(&mut self) -> Option<String> {
+        None
+    }
+
+    /// Returns when something new may be there, or after `timeout`. Says whether it is time to look; looking for nothing is
+    /// allowed, looking too early is what the user did not want.
+    fn wait(&mut self, timeout: Duration) -> bool;
 
     /// Requests made so far, where there is a network.
     fn requests(&self) -> u64 {
@@ -110,8 +118,10 @@ pub struct Url {
 }
 
 fn unknown(text: &str, why: &str) -> Error {
+    // A password may stand before an @, and none may get into a message.
+    let text = if text.contains('@') { "(not repeated, it has an @ in it)".into() } else { format!("{text:?}") };
     Error::fix(
-        format!("{text:?} is not the URL of a channel: {why}"),
+        format!("{text} is not the URL of a channel: {why}"),
         "nothing was changed; name a folder as in dir:/path/to/folder, or a Logos node as in http://127.0.0.1:8080",
     )
 }
@@ -120,8 +130,13 @@ impl Url {
     /// Reads `dir:PATH` or `http://HOST:PORT`, with the channel's id (`/<64 hex>`, `/channel/<64 hex>`) or without. A
     /// relative path is relative to the process's folder now, and made absolute.
     pub fn parse(text: &str) -> Result<Self> {
-        if text.starts_with("http://") || text.starts_with("https://") {
-            return Self::parse_node(text);
+        // Schemes are the same in either case.
+        let scheme = ["http", "https"].into_iter().find_map(|scheme| {
+            let (given, rest) = text.split_once("://")?;
+            given.eq_ignore_ascii_case(scheme).then_some((scheme, rest))
+        });
+        if let Some((scheme, rest)) = scheme {
+            return Self::parse_node(text, scheme, rest);
         }
         let unknown = |why: &str| unknown(text, why);
         let Some(path) = text.strip_prefix("dir:") else {
@@ -142,10 +157,10 @@ impl Url {
         Ok(Self { transport: Transport::Dir(path), channel })
     }
 
-    fn parse_node(text: &str) -> Result<Self> {
-        let (scheme, rest) = text.split_once("://").unwrap_or_default();
+    fn parse_node(text: &str, scheme: &str, rest: &str) -> Result<Self> {
         let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
-        if host.contains('@') {
+        // Anywhere: a password with a slash in it would end the host.
+        if rest.contains('@') {
             // The text is not repeated: a password may be in it.
             return Err(Error::fix(
                 "the URL of the node has a user name or password in it",
@@ -263,6 +278,7 @@ mod tests {
             assert_eq!(Url::parse(text).unwrap().to_string(), text);
         }
         assert_eq!(Url::parse("http://h:1/").unwrap().to_string(), "http://h:1");
+        assert_eq!(Url::parse("HTTPS://h:1/x").unwrap().to_string(), "https://h:1/x");
         assert_eq!(Url::parse("dir:/tmp/x/").unwrap().to_string(), "dir:/tmp/x");
     }
 
@@ -277,7 +293,13 @@ mod tests {
 
     #[test]
     fn a_password_in_a_url_is_refused_and_not_repeated() {
-        let e = Url::parse("http://me:hunter2@node:8080").unwrap_err();
-        assert!(e.hint.contains("LOGOS_NODE_PASSWORD") && !e.to_string().contains("hunter2"), "{e}");
+        for text in ["http://me:hunter2@node:8080", "HTTP://me:hunter2@node", "http://me:1/hunter2@node"] {
+            let e = Url::parse(text).unwrap_err();
+            assert!(e.hint.contains("LOGOS_NODE_PASSWORD") && !e.to_string().contains("hunter2"), "{e}");
+        }
+        for text in ["htp://me:hunter2@node:8080", "me:hunter2@node", "http//me:hunter2@node"] {
+            let e = Url::parse(text).unwrap_err();
+            assert!(e.message.contains("not the URL of a channel") && !e.to_string().contains("hunter2"), "{e}");
+        }
     }
 }

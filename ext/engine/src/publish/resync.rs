@@ -6,6 +6,7 @@
 //!
 //! Invariants
 //! - Nothing is written before the whole channel has been read and found to be ours.
+//! - Messages of this database that are on their way are not overtaken: they and their repetition would both arrive.
 //! - What the channel alone has stays on it for ever, and is undone by the next message.
 //!
 //! Not here: a second writer that goes on. It forks the channel again, and then both stop.
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Publisher;
+use crate::channel::logos::reconfigured;
 use crate::error::{Doing, Error, Result};
 use crate::registry;
 use crate::replica::{self, Puller};
@@ -22,7 +24,7 @@ use crate::sqlite::compare::{self, Compared};
 use crate::sqlite::connection;
 use crate::sqlite::sidecar::{Found, FoundEntry};
 use logos_log::entry::{sign_entry, Inscription};
-use logos_log::ids::Position;
+use logos_log::ids::{MsgId, Position};
 
 /// How long the publisher's threads are waited for.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -99,6 +101,9 @@ fn read_channel(publisher: &Publisher, scratch: &std::path::Path) -> Result<Chan
     while let Some(applied) = puller.pull_hearing(&mut heard)? {
         messages.push(applied);
     }
+    let tip = puller.tip();
+    check_continuous(publisher, &entries, tip)?;
+    check_arrived(publisher, tip)?;
     if puller.is_amid_message() {
         return Err(Error::fix(
             format!("channel {} ends in the middle of a message, whose rest was never sent", publisher.channel),
@@ -108,4 +113,27 @@ fn read_channel(publisher: &Publisher, scratch: &std::path::Path) -> Result<Chan
     }
     let position = puller.position();
     Ok(ChannelRead { position, entries, messages })
+}
+
+/// Whatever else is a link of the channel (a configuration) can be followed by nothing that a sidecar knows.
+fn check_continuous(publisher: &Publisher, entries: &[FoundEntry], tip: MsgId) -> Result<()> {
+    let ids = std::iter::once(MsgId::ROOT).chain(entries.iter().map(|entry| entry.id));
+    let parents = entries.iter().map(|entry| entry.parent).chain(std::iter::once(tip));
+    match ids.zip(parents).find(|(id, parent)| id != parent) {
+        Some((_, other)) => Err(reconfigured(publisher.channel, &other.to_string())),
+        None => Ok(()),
+    }
+}
+
+/// If the channel ends with an entry of ours, or has none, what we have after it is on its way and needs no resync; unless it
+/// was there for good already, and the channel has lost it.
+fn check_arrived(publisher: &Publisher, tip: MsgId) -> Result<()> {
+    match publisher.sidecar().waits_after(&tip)? {
+        true => Err(Error::retry(
+            format!("messages of this database are on their way to channel {}, which is as this database has it", publisher.channel),
+            "nothing was changed, and no resync is needed for what is only late; SELECT logos_flush() first, then call \
+             logos_resync again if it is still needed",
+        )),
+        false => Ok(()),
+    }
 }

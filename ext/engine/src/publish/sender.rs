@@ -2,8 +2,10 @@
 //!
 //! Invariants
 //! - Only what is durably stored is sent, byte for byte, as often as it takes.
-//! - Going offline is normal: retries back off with jitter, and nothing else stops.
-//! - What cannot be mended by trying again (another writer on our channel) stops the sender for good, with the reason.
+//! - Going offline is normal: retries back off with jitter, and nothing else stops. So is what somebody has to mend (a full disk,
+//!   an empty wallet, a password): the status says it, and when it is mended the sender goes on by itself.
+//! - Only what can never be mended by trying again (another writer on our channel, a defect of ours) ends the sender, with the
+//!   reason. A retired one does not wait for what somebody has to mend.
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::atomic::Ordering;
@@ -67,12 +69,13 @@ fn run(publisher: &Publisher) {
                 backoff = BACKOFF_FIRST;
                 rest(publisher, again.unwrap_or(IDLE), |p| p.stored != stored);
             }
-            Err(e) if e.kind == Kind::Retry => {
+            Err(e) if matches!(e.kind, Kind::Resync | Kind::Bug) => return,
+            Err(e) if e.kind == Kind::Fix && publisher.retired.load(Ordering::Acquire) => return,
+            Err(_) => {
                 backoff = (backoff * 2).min(BACKOFF_LAST);
                 // New messages do not cut a back-off short.
                 rest(publisher, jittered(backoff), |_| false);
             }
-            Err(_) => return,
         }
     }
 }

@@ -96,6 +96,11 @@ impl Follower {
         self.changed.notify_all();
     }
 
+    /// What it was attached with.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
     /// Path of the database.
     pub fn path(&self) -> &Path {
         &self.path
@@ -153,7 +158,7 @@ impl Follower {
                 Ok(Some(_)) => pause = PAUSE_FIRST,
                 Ok(None) => {
                     pause = PAUSE_FIRST;
-                    puller.wait(LOOK);
+                    while !puller.wait(LOOK) && !self.stop.load(Ordering::Acquire) {}
                 }
                 Err(e) if matches!(e.kind, Kind::Resync | Kind::Bug) => return,
                 Err(_) => {

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use logos_log::chain::{Chain, Link};
 use logos_log::entry::Inscription;
-use logos_log::ids::{ChannelId, Digest, Position};
+use logos_log::ids::{ChannelId, Digest, MsgId, Position};
 use rusqlite::Connection;
 use serde::Deserialize;
 use tempfile::SpooledTempFile;
@@ -62,6 +62,8 @@ pub struct Puller {
     /// What is read: `standing`'s chain and the entries of the message being joined.
     chain: Chain,
     bookmark: String,
+    /// A transaction in the middle of which a message ended: what follows there is next.
+    begun: Option<Fetched>,
     fetched: std::vec::IntoIter<Fetched>,
     joined: Joined,
 }
@@ -121,6 +123,7 @@ impl Puller {
             chain: standing.chain.clone(),
             bookmark: standing.bookmark.clone(),
             standing,
+            begun: None,
             fetched: Vec::new().into_iter(),
             joined: Joined::new(),
         };
@@ -153,9 +156,9 @@ impl Puller {
         self.reader.requests()
     }
 
-    /// Waits until something may have come.
-    pub fn wait(&mut self, timeout: std::time::Duration) {
-        self.reader.wait(timeout);
+    /// Waits until something may have come, or for `timeout`. Returns whether it is time to pull.
+    pub fn wait(&mut self, timeout: std::time::Duration) -> bool {
+        self.reader.wait(timeout)
     }
 
     /// Ends pulling in the background.
@@ -165,7 +168,12 @@ impl Puller {
 
     /// Whether what was read ends with parts of a message whose rest is not there.
     pub fn is_amid_message(&self) -> bool {
-        self.chain.tip != self.standing.chain.tip
+        self.chain.index > 0
+    }
+
+    /// The last link that was read.
+    pub fn tip(&self) -> MsgId {
+        self.chain.tip
     }
 
     /// Pulls until one message is applied; `None` when the channel has no more at this moment.
@@ -178,16 +186,22 @@ impl Puller {
     pub fn pull_hearing(&mut self, heard: Hearing<'_>) -> Result<Option<Applied>> {
         self.catch_up_with_others()?;
         loop {
-            let Some(fetched) = self.fetched.next() else {
+            let Some(fetched) = self.begun.take().or_else(|| self.fetched.next()) else {
                 self.fetched = self.reader.fetch(&self.bookmark)?.into_iter();
                 if self.fetched.len() == 0 {
+                    self.keep_bookmark();
                     return Ok(None);
                 }
                 continue;
             };
             match self.take(&fetched, heard) {
                 Ok(None) => {}
-                Ok(applied) => return Ok(applied),
+                Ok(Some((applied, whole))) => {
+                    if !whole {
+                        self.begun = Some(fetched);
+                    }
+                    return Ok(Some(applied));
+                }
                 Err(e) => {
                     // Whatever was read ahead is read again: the fault may be mended by then.
                     self.rewind();
@@ -202,8 +216,23 @@ impl Puller {
     fn rewind(&mut self) {
         self.chain = self.standing.chain.clone();
         self.bookmark = self.standing.bookmark.clone();
+        self.begun = None;
         self.fetched = Vec::new().into_iter();
         self.joined = Joined::new();
+    }
+
+    /// A quiet channel is long too: what was read without finding anything need not be read again by the next one who attaches.
+    /// Only between two messages, since a position is one.
+    fn keep_bookmark(&mut self) {
+        if self.is_amid_message() {
+            return;
+        }
+        let Some(later) = self.reader.later() else { return };
+        self.bookmark.clone_from(&later);
+        self.standing.bookmark = later;
+        self.standing.chain = self.chain.clone();
+        // A disk that is full or a lock that is held costs only that it is read again.
+        let _ = role::keep_bookmark(&self.conn, &self.standing);
     }
 
     /// Another process or thread may have applied messages here: then go on from there. Returns whether it has.
@@ -215,10 +244,11 @@ impl Puller {
         Ok(true)
     }
 
-    /// Deals with the entries of one transaction; returns what was applied if a message ended in it.
-    fn take(&mut self, fetched: &Fetched, heard: Hearing<'_>) -> Result<Option<Applied>> {
+    /// Deals with the entries of one transaction; returns what was applied if a message ended in it, and whether that was all
+    /// of the transaction.
+    fn take(&mut self, fetched: &Fetched, heard: Hearing<'_>) -> Result<Option<(Applied, bool)>> {
         let reading = || format!("reading {}", fetched.place);
-        let ours: Vec<Link<'_>> = fetched.tx.ops.iter().filter_map(|op| Link::of(op, self.channel)).collect();
+        let ours: Vec<Link<'_>> = fetched.tx.links(self.channel).collect();
         if ours.is_empty() {
             // A transport offered what it should not have.
             return Err(Error::fix(
@@ -246,10 +276,8 @@ impl Puller {
                 let applied = self.apply(seq, bookmark)?;
                 if whole {
                     self.bookmark.clone_from(&fetched.bookmark);
-                } else {
-                    self.rewind();
                 }
-                return Ok(Some(applied));
+                return Ok(Some((applied, whole)));
             }
         }
         self.bookmark.clone_from(&fetched.bookmark);

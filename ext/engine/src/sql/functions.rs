@@ -185,11 +185,13 @@ fn wait(ctx: &Context<'_>) -> Result<Value> {
 }
 
 fn wait_for_replica(path: &std::path::Path, url: &str, wanted: Position, patience: &Patience<'_>) -> Result<bool> {
-    if let Some(reached) = registry::follower(path).and_then(|f| f.wait_for(wanted, patience)) {
+    let follower = registry::follower(path);
+    if let Some(reached) = follower.as_ref().and_then(|f| f.wait_for(wanted, patience)) {
         return reached;
     }
-    // Nobody follows: pull here.
-    let mut puller = Puller::open(path, &Url::parse(url)?, &replica::Options::default())?;
+    // Nobody follows: pull here, as it was attached.
+    let options = follower.map_or_else(replica::Options::default, |f| f.options().clone());
+    let mut puller = Puller::open(path, &Url::parse(url)?, &options)?;
     loop {
         if let Some(reached) = replica::reached(puller.position(), wanted) {
             return reached;
@@ -199,7 +201,9 @@ fn wait_for_replica(path: &std::path::Path, url: &str, wanted: Position, patienc
                 return Ok(false);
             }
             patience.check()?;
-            puller.wait(patience.step());
+            while !puller.wait(patience.step()) && !patience.is_over() {
+                patience.check()?;
+            }
         }
     }
 }

@@ -96,6 +96,22 @@ pub(super) fn store_standing(tx: &Connection, standing: &Standing) -> rusqlite::
     .map(drop)
 }
 
+/// Moves the bookmark of a replica, and the tip that goes with it, while the position stays. Nothing if another process has
+/// applied a message meanwhile, or none was ever applied here.
+pub fn keep_bookmark(conn: &Connection, standing: &Standing) -> Result<()> {
+    let doing = || "keeping the replica's bookmark".to_string();
+    if position(conn)?.is_none() {
+        return Ok(());
+    }
+    let s = standing;
+    conn.execute(
+        "UPDATE _logos_replica SET bookmark = ?1, tip = ?2 WHERE seq = ?3 AND digest = ?4",
+        (&s.bookmark, &s.chain.tip.0[..], s.position.seq as i64, &s.position.digest.0[..]),
+    )
+    .doing(doing)
+    .map(drop)
+}
+
 /// The role of a database as a word, for errors.
 pub fn describe(role: &Role) -> Option<String> {
     match role {

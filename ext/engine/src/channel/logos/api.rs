@@ -1,13 +1,15 @@
 //! Requests to a node: every one timed, bounded and counted, and every failure a sentence.
 //!
 //! Invariants
-//! - No answer takes more memory than its bound, however long, compressed or slow it is.
+//! - No answer takes more memory than its bound, however long or slow it is. None is unpacked: compression is neither offered nor
+//!   accepted.
 //! - Redirects are not followed: credentials go where the user said and nowhere else.
 //! - Credentials come from `LOGOS_NODE_USER` and `LOGOS_NODE_PASSWORD` and appear in no error.
 //! - "Not there" (404) is told from "cannot be asked now".
 //!
 //! Proxies: as ureq takes them from the environment (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY).
 
+use std::io::Read;
 use std::time::Duration;
 
 use base64::prelude::{Engine, BASE64_STANDARD as BASE64};
@@ -21,8 +23,11 @@ use ureq::{Agent, Body};
 use super::shape::{self, Block, BlockId, ChannelState, GasPrices, Info, Time};
 use crate::error::{Error, Result};
 
-/// Largest answer: a full block is about 4 MiB in hex.
-const ANSWER_BYTES: u64 = 16 * 1024 * 1024;
+/// Largest answer with blocks: a full one is about 4 MiB in hex.
+const BLOCKS_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Largest other answer.
+const ANSWER_BYTES: u64 = 4 * 1024 * 1024;
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// Funding proves a transfer, which takes a node seconds.
@@ -57,6 +62,8 @@ pub enum Funds {
     Paid(Vec<Op>, logos_log::entry::Proof, BlockId),
     /// Nothing is to be paid.
     Free,
+    /// The node has no wallet that pays.
+    NoWallet,
     /// The wallet refuses, in the node's words.
     Refused(String),
 }
@@ -120,29 +127,41 @@ impl Api {
         }
     }
 
-    fn read(&self, path: &str, response: std::result::Result<Response<Body>, ureq::Error>) -> Result<Option<Answer>> {
+    /// `None`: larger than the bound.
+    fn read(
+        &self,
+        path: &str,
+        response: std::result::Result<Response<Body>, ureq::Error>,
+        bound: u64,
+    ) -> Result<Option<Answer>> {
         let mut response = response.map_err(|e| self.failed(path, &reason(&e)))?;
         let status = response.status().as_u16();
-        match response.body_mut().with_config().limit(ANSWER_BYTES).read_to_vec() {
-            Ok(bytes) => Ok(Some(Answer { status, bytes })),
-            Err(ureq::Error::BodyExceedsLimit(_)) => Ok(None),
-            Err(e) => Err(self.failed(path, &reason(&e))),
+        let encoding = response.headers().get("content-encoding").filter(|encoding| !encoding.is_empty());
+        if let Some(encoding) = encoding.filter(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+            return Err(self.strange(path, &format!("a body packed as {encoding:?}, which was not offered")));
         }
+        let mut bytes = Vec::new();
+        let read = response.body_mut().as_reader().take(bound + 1).read_to_end(&mut bytes);
+        read.map_err(|e| self.failed(path, &reason(&e.into())))?;
+        Ok((bytes.len() as u64 <= bound).then_some(Answer { status, bytes }))
     }
 
-    /// `None`: larger than our bound.
-    fn get_bounded(&mut self, path: &str) -> Result<Option<Answer>> {
+    fn too_large(&self, path: &str, bound: u64) -> Error {
+        self.strange(path, &format!("more than {bound} bytes"))
+    }
+
+    /// `None`: larger than the bound.
+    fn get_bounded(&mut self, path: &str, bound: u64) -> Result<Option<Answer>> {
         self.requests += 1;
         let mut request = self.agent.get(format!("{}{path}", self.base));
         if let Some(authorization) = &self.authorization {
             request = request.header("Authorization", authorization);
         }
-        self.read(path, request.call())
+        self.read(path, request.call(), bound)
     }
 
     fn get(&mut self, path: &str) -> Result<Answer> {
-        let answer = self.get_bounded(path)?;
-        answer.ok_or_else(|| self.strange(path, &format!("more than {ANSWER_BYTES} bytes")))
+        self.get_bounded(path, ANSWER_BYTES)?.ok_or_else(|| self.too_large(path, ANSWER_BYTES))
     }
 
     fn post(&mut self, path: &str, body: &serde_json::Value, timeout: Duration) -> Result<Answer> {
@@ -152,8 +171,8 @@ impl Api {
             request = request.header("Authorization", authorization);
         }
         let request = request.config().timeout_global(Some(timeout)).build();
-        let answer = self.read(path, request.send(body.to_string()))?;
-        answer.ok_or_else(|| self.strange(path, &format!("more than {ANSWER_BYTES} bytes")))
+        let answer = self.read(path, request.send(body.to_string()), ANSWER_BYTES)?;
+        answer.ok_or_else(|| self.too_large(path, ANSWER_BYTES))
     }
 
     fn parsed<T: DeserializeOwned>(&self, path: &str, answer: &Answer) -> Result<T> {
@@ -201,7 +220,7 @@ impl Api {
     /// One block of any branch; nothing if the node does not have it.
     pub fn block(&mut self, id: BlockId, channel: ChannelId) -> Result<Option<Block>> {
         let path = format!("/cryptarchia/blocks/{id}");
-        let answer = self.get(&path)?;
+        let answer = self.get_bounded(&path, BLOCKS_BYTES)?.ok_or_else(|| self.too_large(&path, BLOCKS_BYTES))?;
         match answer.status {
             200 => {}
             404 => return Ok(None),
@@ -223,7 +242,7 @@ impl Api {
             return Ok(Range::Blocks(Vec::new(), 0));
         }
         let path = format!("/cryptarchia/blocks?slot_from={from}&slot_to={to}");
-        let Some(answer) = self.get_bounded(&path)? else { return Ok(Range::TooLarge) };
+        let Some(answer) = self.get_bounded(&path, BLOCKS_BYTES)? else { return Ok(Range::TooLarge) };
         if answer.status != 200 {
             return Err(self.refused(&path, &answer));
         }
@@ -231,10 +250,10 @@ impl Api {
         Ok(Range::Blocks(blocks, answer.bytes.len()))
     }
 
-    /// Transactions that wait in this node; nothing if it does not say.
+    /// Transactions that wait in this node; nothing if it does not say, or they are too many to be told.
     pub fn pool(&mut self) -> Result<Option<Vec<TxHash>>> {
         let path = "/mempool/view";
-        let answer = self.get(path)?;
+        let Some(answer) = self.get_bounded(path, ANSWER_BYTES)? else { return Ok(None) };
         match answer.status {
             200 => shape::hashes(&answer.bytes).map(Some).map_err(|why| self.strange(path, &why)),
             404 | 405 => Ok(None),
@@ -275,9 +294,11 @@ impl Api {
         let answer = self.post(path, &body, TIMEOUT_FUND)?;
         match answer.status {
             200 => {}
-            404 | 405 => return Ok(Funds::Free),
-            401 | 403 => return Err(self.refused(path, &answer)),
-            _ => return Ok(Funds::Refused(shape::complaint(&answer.bytes))),
+            404 | 405 => return Ok(Funds::NoWallet),
+            // Whoever stands before the node, or a node that has no time.
+            401 | 403 | 408 | 429 => return Err(self.refused(path, &answer)),
+            400..=500 if !answer.bytes.is_empty() => return Ok(Funds::Refused(shape::complaint(&answer.bytes))),
+            _ => return Err(self.refused(path, &answer)),
         }
         let (tip, funded, proof) = shape::funded(&answer.bytes).map_err(|why| self.strange(path, &why))?;
         let kept = funded.get(..ops.len()) == Some(ops);
@@ -304,6 +325,7 @@ fn reason(e: &ureq::Error) -> String {
     match e {
         ureq::Error::Timeout(_) => "it took too long".into(),
         ureq::Error::HostNotFound => "the host is unknown".into(),
+        ureq::Error::Io(e) if e.kind() == std::io::ErrorKind::TimedOut => "it took too long".into(),
         ureq::Error::Io(e) => e.to_string(),
         e => e.to_string(),
     }

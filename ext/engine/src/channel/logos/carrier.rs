@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::shape::BlockId;
 use crate::entry::StoredEntry;
+use crate::error::Error;
 
 /// Largest signed transaction that we make. A block holds 2 MiB, on nodes of June 2026 1 MiB.
 const TX_BYTES: u64 = 900_000;
@@ -36,6 +37,8 @@ pub(super) struct Carrier {
     pub posted: Instant,
     /// How often a block was made without it although nothing stood before it.
     pub missed: u32,
+    /// Why it could not be paid for anew.
+    pub unpaid: Option<Error>,
 }
 
 /// What a restarted writer wants to know.
@@ -81,6 +84,7 @@ impl Carrier {
             pending_at: None,
             posted: Instant::now(),
             missed: 0,
+            unpaid: None,
         })
     }
 }

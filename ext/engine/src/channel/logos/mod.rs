@@ -27,6 +27,7 @@ mod writer;
 use serde::Deserialize;
 
 use crate::error::Error;
+use logos_log::ids::ChannelId;
 use shape::{BlockId, Info};
 
 pub use reader::LogosReader;
@@ -75,6 +76,9 @@ pub enum Confirm {
     Final,
 }
 
+/// For a database that believed a node what it could not prove: which chain is the right one, and what of it is final.
+const LIED: &str = "If every node says so, the one that was asked before lied: attach a new file";
+
 /// A node that cannot be used now, or ever, for this channel.
 fn check_node(base: &str, info: &Info, genesis: Option<BlockId>) -> Result<(), Error> {
     if let (Some(known), Some(found)) = (genesis, info.genesis) {
@@ -84,8 +88,10 @@ fn check_node(base: &str, info: &Info, genesis: Option<BlockId>) -> Result<(), E
                     "{base} is on another chain: its first block is {found}, and this channel began on a chain whose first \
                      block is {known}; the network was reset, or this is a node of another network"
                 ),
-                "nothing was changed and the position is kept; use a node of the network on which the channel began, or begin \
-                 a new channel (new replicas on new files)",
+                format!(
+                    "nothing was changed and the position is kept; use a node of the network on which the channel began, or begin \
+                     a new channel (new replicas on new files). {LIED}"
+                ),
             ));
         }
     }
@@ -96,6 +102,18 @@ fn check_node(base: &str, info: &Info, genesis: Option<BlockId>) -> Result<(), E
         format!("{base} is still bootstrapping (Bootstrapping, tip at slot {})", info.tip_slot),
         "nothing was lost; it goes on by itself once the node follows the chain",
     ))
+}
+
+/// A configuration that the author's key has signed, and that no publisher makes.
+pub fn reconfigured(channel: ChannelId, which: &str) -> Error {
+    Error::resync(
+        format!(
+            "channel {channel} was reconfigured with the key of this database by another program: configuration {which} is the link \
+             that the next entry would have to follow"
+        ),
+        "nothing is lost and the changes stay in this database, but this channel cannot be continued: remove the sidecar (the file \
+         with -logos at its end) and publish again, which starts a new channel",
+    )
 }
 
 /// A node that says one thing here and another there.

@@ -9,6 +9,7 @@
 //! - What was delivered and is not final yet is looked for again on the branch preferred now: missing, it is waited for (the
 //!   same bytes come back); another link in its place is a fork.
 //! - "Nothing more" is said only when the node's own state of the channel agrees.
+//! - Memory is bounded, whatever a node answers; and a failure costs what was not read yet, not what was.
 //!
 //! A bookmark is JSON: how far irreversible blocks were read, the last link in them, and the links delivered after it.
 //!
@@ -17,14 +18,13 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use logos_log::chain::Link as ChainLink;
-use logos_log::ids::{ChannelId, MsgId, PublicKey};
+use logos_log::ids::{ChannelId, MsgId};
 use serde::{Deserialize, Serialize};
 
 use super::api::{Api, Range};
 use super::shape::{id32, Block, BlockId, ChannelTx, Info, Link};
-use super::tree::{data_bytes, not_given, Tree};
-use super::{check_node, Confirm, ReadOptions};
+use super::tree::{not_given, Tree};
+use super::{check_node, inconsistent, Confirm, ReadOptions, LIED};
 use crate::channel::{Fetched, Reader};
 use crate::error::{Error, Result};
 
@@ -37,8 +37,18 @@ const SPAN_MAX: u64 = 1 << 20;
 const ANSWER_SMALL: usize = 1024 * 1024;
 const ANSWER_LARGE: usize = 4 * 1024 * 1024;
 
-/// Blocks fetched one by one for a hole in a range, at most.
+/// Blocks fetched one by one for a hole in a range, at most; and how much of them is held, in bytes as the node sent them.
 const HOLE_MAX: usize = 5_000;
+const HOLE_BYTES: usize = 16 * 1024 * 1024;
+
+/// What a block without transactions takes here.
+const BLOCK_BYTES: usize = 200;
+
+/// Slots without any block after which a node is not believed: two years of seconds.
+const VOID_MAX: u64 = 1 << 26;
+
+/// A bookmark is worth a write when so many blocks were read since.
+const WORTH_BLOCKS: u64 = 1_000;
 
 /// Delivered links that are remembered by id until they are final.
 const RECENT_MAX: usize = 32;
@@ -60,6 +70,8 @@ struct Mark {
     count: u64,
     /// The newest of these.
     recent: VecDeque<MsgId>,
+    /// Irreversible blocks read since a link was delivered, or a later bookmark given out.
+    quiet: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -89,6 +101,7 @@ impl Mark {
                 base: Some(written.base.parse().ok()?),
                 count: written.count,
                 recent: written.recent.iter().map(|id| id.parse().ok()).collect::<Option<_>>()?,
+                quiet: 0,
             })
         };
         read().ok_or_else(|| {
@@ -121,6 +134,7 @@ impl Mark {
     }
 
     fn deliver(&mut self, id: MsgId) {
+        self.quiet = 0;
         self.count += 1;
         self.recent.push_back(id);
         if self.recent.len() > RECENT_MAX {
@@ -128,8 +142,14 @@ impl Mark {
         }
     }
 
+    /// The slot from which on blocks were not asked for.
+    fn next(&self) -> u64 {
+        self.asked.map_or(0, |slot| slot.saturating_add(1))
+    }
+
     /// A block was read whole and is irreversible.
     fn pass(&mut self, id: BlockId, slot: u64, links: &[Link]) {
+        self.quiet += 1;
         self.block = Some((id, slot));
         self.asked = self.asked.max(Some(slot));
         if let Some(last) = links.last() {
@@ -157,6 +177,13 @@ struct Delivery {
     bytes: usize,
 }
 
+/// Blocks that follow each other.
+struct Run {
+    blocks: Vec<Block>,
+    /// Whether they are all that were meant; if not, they are the oldest of them.
+    whole: bool,
+}
+
 /// Reads one channel through one node.
 pub struct LogosReader {
     api: Api,
@@ -168,6 +195,8 @@ pub struct LogosReader {
     /// There was nothing after this bookmark at this tip.
     nothing: Option<(String, BlockId)>,
     span: u64,
+    /// Since the last look.
+    waited: Duration,
 }
 
 impl LogosReader {
@@ -181,26 +210,34 @@ impl LogosReader {
             ahead: None,
             nothing: None,
             span: SPAN_FIRST,
+            waited: Duration::ZERO,
         }
     }
 
-    fn author(&self) -> PublicKey {
-        PublicKey(self.channel.0)
-    }
-
-    /// Reads irreversible blocks until there are no more, or enough is found.
-    fn read_final(&mut self, mark: &mut Mark, info: &Info, out: &mut Delivery) -> Result<()> {
+    /// Reads irreversible blocks until there are no more, or enough is found. As long as nothing is found, what was read is kept
+    /// as read, whatever comes next.
+    fn read_final(&mut self, bookmark: &str, mark: &mut Mark, info: &Info, out: &mut Delivery) -> Result<()> {
         while mark.block.map(|(id, _)| id) != Some(info.lib) && out.bytes < FETCH_BYTES {
-            let from = mark.asked.map_or(0, |slot| slot + 1);
-            let (blocks, to) = self.range(from, info.lib_slot)?;
-            for block in self.joined(mark, blocks, (to >= info.lib_slot).then_some(info))? {
+            let (blocks, to) = self.range(mark.next(), info.lib_slot)?;
+            let run = self.joined(mark, blocks, (to >= info.lib_slot).then_some(info)).inspect_err(|_| {
+                // What was left out before may be shown when it is asked for again.
+                if let Some((_, ahead)) = &mut self.ahead {
+                    ahead.asked = ahead.block.map(|(_, slot)| slot);
+                }
+            })?;
+            for block in run.blocks {
                 let links: Vec<Link> = block.txs.iter().flat_map(|tx| tx.links.iter().copied()).collect();
                 let mut trace = Trace { seen: 0, last: mark.base() };
                 let place = format!("block {} (slot {}) of {}", block.id, block.slot, self.api.base());
                 self.deliver(mark, &mut trace, block.txs, &place, out)?;
                 mark.pass(block.id, block.slot, &links);
             }
-            mark.asked = mark.asked.max(Some(to));
+            if run.whole {
+                mark.asked = mark.asked.max(Some(to));
+            }
+            if out.fetched.is_empty() {
+                self.ahead = Some((bookmark.into(), mark.clone()));
+            }
         }
         Ok(())
     }
@@ -236,7 +273,7 @@ impl LogosReader {
 
     /// The blocks of a range with holes filled: each the parent of the next, the first the child of the last one read, and
     /// at the end of all the last irreversible block itself.
-    fn joined(&mut self, mark: &Mark, blocks: Vec<Block>, end: Option<&Info>) -> Result<Vec<Block>> {
+    fn joined(&mut self, mark: &Mark, blocks: Vec<Block>, end: Option<&Info>) -> Result<Run> {
         let mut joined: Vec<Block> = Vec::with_capacity(blocks.len());
         for block in blocks {
             let before = joined.last().map(|b| (b.id, b.slot)).or(mark.block);
@@ -248,29 +285,52 @@ impl LogosReader {
                 None => mark.genesis.map_or(block.slot == 0, |genesis| genesis == block.id),
             };
             if !follows {
-                joined.extend(self.hole(mark, before, block.parent)?);
+                let hole = self.hole(mark, before, block.parent, block.slot)?;
+                joined.extend(hole.blocks);
+                if !hole.whole {
+                    return Ok(Run { blocks: joined, whole: false });
+                }
+            } else if let Some((id, slot)) = before.filter(|(_, slot)| *slot >= block.slot) {
+                return Err(self.out_of_time(&block, &format!("the one before it, {id}, of slot {slot}")));
             }
             joined.push(block);
         }
         if let Some(info) = end {
             let before = joined.last().map(|b| (b.id, b.slot)).or(mark.block);
             if before.map(|(id, _)| id) != Some(info.lib) {
-                joined.extend(self.hole(mark, before, info.lib)?);
+                let hole = self.hole(mark, before, info.lib, info.lib_slot.saturating_add(1))?;
+                joined.extend(hole.blocks);
+                return Ok(Run { blocks: joined, whole: hole.whole });
             }
+        } else if joined.is_empty() && mark.next() > mark.block.map_or(0, |(_, slot)| slot).saturating_add(VOID_MAX) {
+            let since = mark.block.map_or(0, |(_, slot)| slot);
+            return Err(inconsistent(
+                self.api.base(),
+                &format!("it shows no block for {VOID_MAX} slots from {since} on"),
+            ));
         }
-        Ok(joined)
+        Ok(Run { blocks: joined, whole: true })
     }
 
-    /// The blocks after `before` (exclusive; none: from genesis on) up to `last`, fetched one by one.
-    fn hole(&mut self, mark: &Mark, before: Option<(BlockId, u64)>, last: BlockId) -> Result<Vec<Block>> {
-        let mut found: Vec<Block> = Vec::new();
-        let mut at = last;
-        loop {
-            if before.is_some_and(|(id, _)| id == at) {
-                break;
-            }
+    fn out_of_time(&self, block: &Block, other: &str) -> Error {
+        let Block { id, slot, .. } = block;
+        inconsistent(
+            self.api.base(),
+            &format!("block {id} (slot {slot}) cannot have been made when it says, beside {other}"),
+        )
+    }
+
+    /// The blocks after `before` (exclusive; none: from genesis on) up to `last`, which was made before slot `until`, fetched
+    /// one by one from the end. As many of the oldest as there is room for.
+    fn hole(&mut self, mark: &Mark, before: Option<(BlockId, u64)>, last: BlockId, until: u64) -> Result<Run> {
+        let mut found: VecDeque<Block> = VecDeque::new();
+        let (mut at, mut until, mut count, mut bytes) = (last, until, 0, 0);
+        let size = |block: &Block| BLOCK_BYTES + block.txs.iter().map(|tx| tx.size).sum::<usize>();
+        while before.is_none_or(|(id, _)| id != at) {
             let block = self.api.block(at, self.channel)?.ok_or_else(|| not_given(&self.api, at))?;
             if let Some((id, slot)) = before.filter(|(_, slot)| block.slot <= *slot) {
+                // Unless the bookmark says so too, that block is not believed any more.
+                self.ahead = None;
                 return Err(Error::fix(
                     format!(
                         "block {id} (slot {slot}) was final when it was read, and on {} the final chain has block {at} (slot {}) in \
@@ -278,21 +338,30 @@ impl LogosReader {
                         self.api.base(),
                         block.slot
                     ),
-                    "nothing was changed and the position is kept; this node is on another chain: use another one",
+                    format!(
+                        "nothing was changed and the position is kept; this node is on another chain: use another one. {LIED}"
+                    ),
                 ));
             }
-            at = block.parent;
+            if block.slot >= until {
+                return Err(self.out_of_time(&block, &format!("one after it, made before slot {until}")));
+            }
             let first = before.is_none() && mark.genesis.map_or(block.slot == 0, |genesis| genesis == block.id);
-            found.push(block);
+            (at, until) = (block.parent, block.slot);
+            bytes += size(&block);
+            count += 1;
+            found.push_back(block);
+            while bytes > HOLE_BYTES && found.len() > 1 {
+                bytes -= found.pop_front().as_ref().map_or(0, size);
+            }
             if first {
                 break;
             }
-            if found.len() >= HOLE_MAX {
+            if count >= HOLE_MAX {
                 return Err(not_given(&self.api, at));
             }
         }
-        found.reverse();
-        Ok(found)
+        Ok(Run { whole: found.len() == count, blocks: found.into_iter().rev().collect() })
     }
 
     /// Looks through the blocks that are not final.
@@ -327,6 +396,8 @@ impl LogosReader {
                 if trace.seen < mark.count {
                     let expected = mark.delivered(trace.seen);
                     if let Some(expected) = expected.filter(|expected| *expected != link.id) {
+                        // Signed is not enough: an old entry shown again in a new place is, too.
+                        self.check_parent(mark, trace, link, place)?;
                         return Err(self.replaced(&tx, link, expected, place));
                     }
                 } else {
@@ -337,7 +408,7 @@ impl LogosReader {
                 trace.last = link.id;
             }
             if mark.count > before {
-                out.bytes += data_bytes(std::slice::from_ref(&tx)) + 1000;
+                out.bytes += tx.size + 1000;
                 out.fetched.push(Fetched { tx: tx.tx, bookmark: mark.text(), place: place.to_string() });
             }
         }
@@ -377,13 +448,8 @@ impl LogosReader {
 
     /// Another link stands where one was delivered.
     fn replaced(&self, tx: &ChannelTx, link: &Link, delivered: MsgId, place: &str) -> Error {
-        let ours = tx.tx.ops.iter().filter_map(|op| ChainLink::of(op, self.channel)).find(|op| op.id() == link.id);
-        let signed = tx.tx.verify().is_ok()
-            && match ours {
-                Some(ChainLink::Entry(inscription)) => inscription.signer == self.author(),
-                Some(ChainLink::Config(_)) => true,
-                None => false,
-            };
+        let ours = tx.tx.links(self.channel).find(|op| op.id() == link.id);
+        let signed = ours.is_some_and(|link| tx.tx.check_author(link).is_ok());
         if !signed {
             return Error::fix(
                 format!(
@@ -406,11 +472,20 @@ impl LogosReader {
 
     /// The node's state of the channel must not know more than its blocks have shown.
     fn check_whole(&mut self, info: &Info, last: MsgId) -> Result<()> {
-        let Some(state) = self.api.channel(self.channel)? else { return Ok(()) };
-        let beyond = self.options.confirm == Confirm::Final && state.tip_slot > info.lib_slot;
-        if state.tip == last || beyond || self.api.info()?.tip != info.tip {
+        let state = self.api.channel(self.channel)?;
+        let told = state.as_ref().map_or(MsgId::ROOT, |state| state.tip);
+        let beyond =
+            self.options.confirm == Confirm::Final && state.as_ref().is_some_and(|s| s.tip_slot > info.lib_slot);
+        if told == last || beyond || self.api.info()?.tip != info.tip {
             return Ok(());
         }
+        let Some(state) = state else {
+            let what = format!(
+                "its blocks hold entry {last} of channel {}, and it says that there is no such channel",
+                self.channel
+            );
+            return Err(inconsistent(self.api.base(), &what));
+        };
         Err(Error::fix(
             format!(
                 "{} knows entry {} (slot {}) as the newest of the channel, and its blocks do not show it: the newest there is {last}; \
@@ -426,6 +501,7 @@ impl LogosReader {
 
 impl Reader for LogosReader {
     fn fetch(&mut self, bookmark: &str) -> Result<Vec<Fetched>> {
+        self.waited = Duration::ZERO;
         let mut mark = match &self.ahead {
             Some((of, mark)) if of == bookmark => mark.clone(),
             _ => Mark::parse(bookmark)?,
@@ -443,27 +519,36 @@ impl Reader for LogosReader {
                     self.api.base(),
                     info.lib_slot
                 ),
-                "nothing was changed and the position is kept; it goes on when the node has caught up",
+                format!("nothing was changed and the position is kept; it goes on when the node has caught up. {LIED}"),
             ));
         }
         let mut out = Delivery::default();
-        let read = self.read(&mut mark, &info, &mut out);
-        let reached = out.fetched.last().map_or_else(|| bookmark.to_string(), |last| last.bookmark.clone());
-        match read {
-            Err(e) if out.fetched.is_empty() => return Err(e),
+        let read = self.read(bookmark, &mut mark, &info, &mut out);
+        match (read, out.fetched.last()) {
+            (Err(e), None) => return Err(e),
             // What came before the fault is good; the fault shows again when that is dealt with.
-            Err(_) => self.ahead = None,
-            Ok(()) => self.ahead = Some((reached, mark)),
-        }
-        if out.fetched.is_empty() {
-            self.nothing = Some((bookmark.to_string(), info.tip));
+            (Err(_), Some(_)) => self.ahead = None,
+            (Ok(()), Some(last)) => self.ahead = Some((last.bookmark.clone(), mark)),
+            (Ok(()), None) => self.nothing = Some((bookmark.to_string(), info.tip)),
         }
         Ok(out.fetched)
     }
 
-    fn wait(&mut self, timeout: Duration) {
+    fn later(&mut self) -> Option<String> {
+        let (nothing_after, _) = self.nothing.as_mut()?;
+        let (of, mark) = self.ahead.as_mut().filter(|(of, mark)| of == nothing_after && mark.quiet >= WORTH_BLOCKS)?;
+        mark.quiet = 0;
+        *of = mark.text();
+        nothing_after.clone_from(of);
+        Some(of.clone())
+    }
+
+    fn wait(&mut self, timeout: Duration) -> bool {
         let poll = self.options.poll_ms.map_or(POLL, |ms| Duration::from_millis(ms.max(1)));
-        std::thread::sleep(timeout.min(poll));
+        let nap = timeout.min(poll.saturating_sub(self.waited));
+        std::thread::sleep(nap);
+        self.waited += nap;
+        self.waited >= poll
     }
 
     fn requests(&self) -> u64 {
@@ -472,8 +557,8 @@ impl Reader for LogosReader {
 }
 
 impl LogosReader {
-    fn read(&mut self, mark: &mut Mark, info: &Info, out: &mut Delivery) -> Result<()> {
-        self.read_final(mark, info, out)?;
+    fn read(&mut self, bookmark: &str, mark: &mut Mark, info: &Info, out: &mut Delivery) -> Result<()> {
+        self.read_final(bookmark, mark, info, out)?;
         if out.bytes >= FETCH_BYTES {
             return Ok(());
         }
@@ -485,5 +570,29 @@ impl LogosReader {
             self.check_whole(info, last)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn reader(poll_ms: u64) -> LogosReader {
+        let options = ReadOptions { poll_ms: Some(poll_ms), ..ReadOptions::default() };
+        LogosReader::new("http://127.0.0.1:9", ChannelId([1; 32]), &options)
+    }
+
+    #[test]
+    fn it_is_not_time_to_look_before_poll_ms_have_passed_in_however_many_waits() {
+        let mut reader = reader(60_000);
+        assert!((0..1000).all(|_| !reader.wait(Duration::from_micros(1))));
+        // As if the rest had passed.
+        reader.waited = Duration::from_millis(59_999);
+        assert!(reader.wait(Duration::from_secs(1)));
+        // Whoever looks waits anew.
+        reader.fetch("no bookmark").unwrap_err();
+        assert!(!reader.wait(Duration::from_micros(1)));
+        assert!(self::reader(1).wait(Duration::from_secs(1)));
     }
 }

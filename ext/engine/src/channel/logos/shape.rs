@@ -4,15 +4,32 @@
 //! - Unknown fields are ignored; missing ones that we need are an error that names them.
 //! - Values are whole u64, never floats. Ids are hex of either case, with or without `0x`.
 //! - A transaction that does not concern our channel is not looked into: it may hold operations nobody here knows.
+//! - Memory stays near the size of the answer: what is not needed is passed over as text, lists are bounded, and a tree of values
+//!   is only made of one transaction of our channel at a time, and only of as many values as any real one has.
 
+use std::borrow::Cow;
 use std::fmt;
+use std::marker::PhantomData;
 
-use logos_log::chain::Link as ChainLink;
+use logos_log::chain::{CheckedTx, Link as ChainLink};
 use logos_log::entry::{Op, Proof, SignedTx};
 use logos_log::ids::{ChannelId, MsgId, PublicKey, TxHash};
-use serde::de::Error as _;
+use serde::de::{Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
 use serde_json::Value;
+
+/// Most transactions of a block; a real one of 2 MiB has no room for half as many.
+const TXS_MAX: usize = 65_536;
+
+/// Most operations of a transaction: their number is one byte.
+const OPS_MAX: usize = 255;
+
+/// Most commas and brackets of a transaction that is made into values, each of which may take some hundred bytes then.
+const VALUES_MAX: usize = 200_000;
+
+/// As much of an error body is looked at.
+const COMPLAINT_BYTES: usize = 64 * 1024;
 
 /// 32 bytes in any of the node's spellings.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -65,7 +82,12 @@ impl<'de> Deserialize<'de> for Info {
         #[derive(Deserialize)]
         struct Raw {
             cryptarchia_info: Inner,
-            mode: Option<Value>,
+            mode: Option<Box<RawValue>>,
+        }
+        #[derive(Deserialize)]
+        struct Mode {
+            #[serde(rename = "Started")]
+            started: String,
         }
         #[derive(Deserialize)]
         struct Inner {
@@ -78,7 +100,8 @@ impl<'de> Deserialize<'de> for Info {
         }
         let Raw { cryptarchia_info: info, mode } = Raw::deserialize(deserializer)?;
         // June 2026: "mode": "AwaitingStart" or {"Started": state}.
-        let june = mode.map(|mode| mode["Started"].as_str().unwrap_or("AwaitingStart").to_string());
+        let started = |mode: Box<RawValue>| serde_json::from_str(mode.get()).map(|mode: Mode| mode.started);
+        let june = mode.map(|mode| started(mode).unwrap_or_else(|_| "AwaitingStart".into()));
         let state = info.state.or(june);
         Ok(Self {
             genesis: info.genesis_id,
@@ -136,9 +159,11 @@ pub struct Block {
 #[derive(Debug, Clone)]
 pub struct ChannelTx {
     /// The transaction.
-    pub tx: SignedTx,
+    pub tx: CheckedTx,
     /// The links in it.
     pub links: Vec<Link>,
+    /// Bytes that it took in the answer, and never less than it takes here.
+    pub size: usize,
 }
 
 /// One link of the channel's chain.
@@ -153,9 +178,10 @@ pub struct Link {
 }
 
 #[derive(Deserialize)]
-struct RawBlock {
+struct RawBlock<'a> {
     header: RawHeader,
-    transactions: Vec<Value>,
+    #[serde(borrow)]
+    transactions: Texts<'a, TXS_MAX>,
 }
 
 #[derive(Deserialize)]
@@ -165,23 +191,74 @@ struct RawHeader {
     slot: u64,
 }
 
+/// A list of at most so many values, left as text.
+struct Texts<'a, const MAX: usize>(Vec<&'a RawValue>);
+
+impl<'de: 'a, 'a, const MAX: usize> Deserialize<'de> for Texts<'a, MAX> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(TextsVisitor(PhantomData))
+    }
+}
+
+struct TextsVisitor<'a, const MAX: usize>(PhantomData<&'a ()>);
+
+impl<'de: 'a, 'a, const MAX: usize> Visitor<'de> for TextsVisitor<'a, MAX> {
+    type Value = Texts<'a, MAX>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a list of at most {MAX}")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+        let mut texts = Vec::new();
+        while let Some(text) = list.next_element::<&'a RawValue>()? {
+            if texts.len() == MAX {
+                return Err(A::Error::custom(format!("a list of more than {MAX}")));
+            }
+            texts.push(text);
+        }
+        Ok(Texts(texts))
+    }
+}
+
+/// Reads blocks one after another, so that the texts of only one are held.
+struct Blocks(ChannelId);
+
+impl<'de> Visitor<'de> for Blocks {
+    type Value = Vec<Block>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of blocks")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+        let mut blocks = Vec::new();
+        while let Some(raw) = list.next_element::<RawBlock<'de>>()? {
+            blocks.push(read_block(&raw, self.0).map_err(A::Error::custom)?);
+        }
+        Ok(blocks)
+    }
+}
+
 /// Reads one block, or says what is wrong with it.
 pub fn block(bytes: &[u8], channel: ChannelId) -> Result<Block, String> {
-    let raw: RawBlock = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
-    read_block(raw, channel)
+    let raw: RawBlock<'_> = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
+    read_block(&raw, channel)
 }
 
 /// Reads an array of blocks.
 pub fn blocks(bytes: &[u8], channel: ChannelId) -> Result<Vec<Block>, String> {
-    let raw: Vec<RawBlock> = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
-    raw.into_iter().map(|raw| read_block(raw, channel)).collect()
+    let mut answer = serde_json::Deserializer::from_slice(bytes);
+    let blocks = answer.deserialize_seq(Blocks(channel)).map_err(|e| e.to_string())?;
+    answer.end().map(|()| blocks).map_err(|e| e.to_string())
 }
 
-fn read_block(raw: RawBlock, channel: ChannelId) -> Result<Block, String> {
+fn read_block(raw: &RawBlock<'_>, channel: ChannelId) -> Result<Block, String> {
     let RawHeader { id, parent_block: parent, slot } = raw.header;
     let mut txs = Vec::new();
-    for tx in raw.transactions.iter().filter(|tx| concerns(tx, channel)) {
-        let tx = SignedTx::from_json(tx).map_err(|e| format!("a transaction of this channel in block {id}: {e}"))?;
+    for text in raw.transactions.0.iter().map(|text| text.get()).filter(|text| concerns(text, channel)) {
+        let why = |e: String| format!("a transaction of this channel in block {id}: {e}");
+        let tx = SignedTx::from_json(&values(text).map_err(why)?).map_err(|e| why(e.to_string()))?;
         let hash = tx.hash();
         let link = |op: &Op| {
             ChainLink::of(op, channel).map(|link| Link {
@@ -194,40 +271,80 @@ fn read_block(raw: RawBlock, channel: ChannelId) -> Result<Block, String> {
             })
         };
         let links = tx.ops.iter().filter_map(link).collect();
-        txs.push(ChannelTx { tx, links });
+        txs.push(ChannelTx { tx: tx.into(), links, size: text.len() });
     }
     Ok(Block { id, parent, slot, txs })
 }
 
-/// Whether a transaction holds an inscription or a configuration of the channel.
-fn concerns(tx: &Value, channel: ChannelId) -> bool {
-    let ops = tx["mantle_tx"]["ops"].as_array();
-    ops.into_iter().flatten().any(|op| {
-        let named = match op["opcode"].as_u64() {
-            Some(0x11) => &op["payload"]["channel_id"],
-            Some(0x10) => &op["payload"]["channel"],
+/// A tree of values, if it is one of a size that anything real has.
+fn values(text: &str) -> Result<Value, String> {
+    let count = text.bytes().filter(|byte| matches!(byte, b',' | b'[' | b'{')).count();
+    match count <= VALUES_MAX {
+        true => serde_json::from_str(text).map_err(|e| e.to_string()),
+        false => Err(format!("it has {count} values and more, at most {VALUES_MAX}")),
+    }
+}
+
+/// Whether a transaction holds an inscription or a configuration of the channel. One of any other shape does not.
+fn concerns(tx: &str, channel: ChannelId) -> bool {
+    #[derive(Deserialize)]
+    struct Tx<'a> {
+        #[serde(borrow)]
+        mantle_tx: Ops<'a>,
+    }
+    #[derive(Deserialize)]
+    struct Ops<'a> {
+        #[serde(borrow)]
+        ops: Texts<'a, OPS_MAX>,
+    }
+    #[derive(Deserialize)]
+    struct Operation<'a> {
+        opcode: u64,
+        #[serde(borrow)]
+        payload: &'a RawValue,
+    }
+    #[derive(Deserialize)]
+    struct Inscription<'a> {
+        #[serde(borrow)]
+        channel_id: Cow<'a, str>,
+    }
+    #[derive(Deserialize)]
+    struct Config<'a> {
+        #[serde(borrow)]
+        channel: Cow<'a, str>,
+    }
+    let ops = serde_json::from_str::<Tx<'_>>(tx).map_or_else(|_| Vec::new(), |tx| tx.mantle_tx.ops.0);
+    ops.into_iter().any(|op| {
+        let Ok(Operation { opcode, payload }) = serde_json::from_str(op.get()) else { return false };
+        let named = match opcode {
+            0x11 => serde_json::from_str(payload.get()).map(|op: Inscription<'_>| op.channel_id),
+            0x10 => serde_json::from_str(payload.get()).map(|op: Config<'_>| op.channel),
             _ => return false,
         };
-        named.as_str().and_then(id32) == Some(channel.0)
+        named.ok().and_then(|named| id32(&named)) == Some(channel.0)
     })
 }
 
 /// `POST /wallet/fund`: the operations as they are to be signed, and the proof of the transfer that pays.
 pub fn funded(bytes: &[u8]) -> Result<(BlockId, Vec<Op>, Option<Proof>), String> {
     #[derive(Deserialize)]
-    struct Raw {
+    struct Raw<'a> {
         tip: BlockId,
-        funded_tx: Ops,
-        transfer_proof: Option<Value>,
+        #[serde(borrow)]
+        funded_tx: Ops<'a>,
+        #[serde(borrow)]
+        transfer_proof: Option<&'a RawValue>,
     }
     #[derive(Deserialize)]
-    struct Ops {
-        ops: Vec<Value>,
+    struct Ops<'a> {
+        #[serde(borrow)]
+        ops: Texts<'a, OPS_MAX>,
     }
-    let raw: Raw = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
-    let ops = raw.funded_tx.ops.iter().map(Op::from_json).collect::<Result<_, _>>().map_err(|e| e.to_string())?;
-    let proof = raw.transfer_proof.as_ref().map(Proof::from_json).transpose().map_err(|e| e.to_string())?;
-    Ok((raw.tip, ops, proof))
+    let raw: Raw<'_> = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
+    let op = |text: &&RawValue| Op::from_json(&values(text.get())?).map_err(|e| e.to_string());
+    let proof = |text: &RawValue| Proof::from_json(&values(text.get())?).map_err(|e| e.to_string());
+    let ops = raw.funded_tx.ops.0.iter().map(op).collect::<Result<_, _>>()?;
+    Ok((raw.tip, ops, raw.transfer_proof.map(proof).transpose()?))
 }
 
 /// `GET /wallet/{key}/balance`: the value of each note.
@@ -264,10 +381,13 @@ pub fn hashes(bytes: &[u8]) -> Result<Vec<TxHash>, String> {
 
 /// What an error body says: the node's JSON, or plain text, cut short.
 pub fn complaint(bytes: &[u8]) -> String {
-    let message = serde_json::from_slice::<Value>(bytes)
-        .ok()
-        .and_then(|value| value["message"].as_str().map(ToString::to_string))
-        .unwrap_or_else(|| String::from_utf8_lossy(bytes).into_owned());
+    #[derive(Deserialize)]
+    struct Raw {
+        message: String,
+    }
+    let bytes = &bytes[..bytes.len().min(COMPLAINT_BYTES)];
+    let message = serde_json::from_slice(bytes)
+        .map_or_else(|_| String::from_utf8_lossy(bytes).into_owned(), |raw: Raw| raw.message);
     message.chars().filter(|c| !c.is_control()).take(300).collect()
 }
 
@@ -331,7 +451,8 @@ mod tests {
         assert!(ours.id.to_string().starts_with("b0ccee47") && ours.parent.to_string().starts_with("8b89f8cb"));
         // The hash that the node's own code computed is the one that we compute.
         let said = raw["transactions"][0]["mantle_tx"]["hash"].as_str().unwrap();
-        assert_eq!(ours.txs[0].tx.hash().to_string(), said);
+        assert_eq!(ours.txs[0].tx.tx().hash().to_string(), said);
+        assert_eq!(ours.txs[0].size, raw["transactions"][0].to_string().len());
         assert!(block(&bytes, ChannelId([1; 32])).unwrap().txs.is_empty());
         assert_eq!(blocks(&body("GET /cryptarchia/blocks?slot_from=&slot_to="), ChannelId([1; 32])).unwrap().len(), 1);
     }
@@ -350,6 +471,35 @@ mod tests {
         assert!(block(with(unknown).as_bytes(), channel).unwrap().txs.is_empty());
         let ours = format!(r#"{unknown},{{"opcode":17,"payload":{{"channel_id":"{channel}"}}}}"#);
         assert!(block(with(&ours).as_bytes(), channel).unwrap_err().contains("0x30"));
+    }
+
+    #[test]
+    fn answers_that_would_take_many_times_their_size_in_memory_are_refused() {
+        let channel = ChannelId([0xcc; 32]);
+        let id = "11".repeat(32);
+        let with = |txs: String| {
+            format!(r#"{{"header":{{"id":"{id}","parent_block":"{id}","slot":1}},"transactions":[{txs}]}}"#)
+        };
+        let many = |n: usize| with(vec!["0"; n].join(","));
+        assert!(block(many(TXS_MAX).as_bytes(), channel).unwrap().txs.is_empty());
+        assert!(block(many(TXS_MAX + 1).as_bytes(), channel).unwrap_err().contains("more than 65536"));
+        assert!(blocks(format!("[{}]", many(TXS_MAX + 1)).as_bytes(), channel)
+            .unwrap_err()
+            .contains("more than 65536"));
+        // Values that nobody looks at cost nothing, in a transaction of our channel too many are refused.
+        let stuffed = |of: &str| {
+            let values = vec![r#"{"":0}"#; VALUES_MAX].join(",");
+            with(format!(
+                r#"{{"mantle_tx":{{"ops":[{{"opcode":17,"payload":{{"channel_id":"{of}"}}}}]}},"x":[{values}]}}"#
+            ))
+        };
+        assert!(block(stuffed(&id).as_bytes(), channel).unwrap().txs.is_empty());
+        assert!(block(stuffed(&channel.to_string()).as_bytes(), channel).unwrap_err().contains("at most 200000"));
+        let funds = format!(
+            r#"{{"tip":"{id}","funded_tx":{{"ops":[]}},"transfer_proof":[{}]}}"#,
+            vec!["0"; VALUES_MAX + 1].join(",")
+        );
+        assert!(funded(funds.as_bytes()).unwrap_err().contains("at most 200000"));
     }
 
     #[test]

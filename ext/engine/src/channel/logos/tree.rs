@@ -2,7 +2,9 @@
 //!
 //! Invariants
 //! - A walk is whole or an error: a block that the node does not give out is named, never jumped over.
-//! - A block is asked for once while it can still be on a branch; its transactions are kept only up to a budget.
+//! - Slots grow from block to block, so every walk ends.
+//! - A block is asked for once while it can still be on a branch, as long as there is room: what is kept, of whatever branches a
+//!   node shows, is bounded, and so are transactions by a budget of their own.
 
 use std::collections::HashMap;
 
@@ -14,9 +16,12 @@ use super::shape::{Block, BlockId, ChannelTx, Info, Link};
 use crate::error::{Error, Result};
 
 /// Deepest walk: far beyond the finality depth of any network.
-const DEPTH_MAX: usize = 50_000;
+const DEPTH_MAX: usize = 10_000;
 
-/// Transactions kept in memory, in bytes of data; beyond that they are fetched again when they are needed.
+/// Most links between the last irreversible block and the tip: ten in each block of a long chain of full ones.
+const LINKS_MAX: usize = 200_000;
+
+/// Transactions kept in memory, in bytes as the node sent them; beyond that they are fetched again when they are needed.
 const KEPT_BYTES: usize = 16 * 1024 * 1024;
 
 /// A block on the way from the tip to the last irreversible one.
@@ -44,11 +49,7 @@ pub struct Tree {
     keeps: bool,
     blocks: HashMap<BlockId, Kept>,
     bytes: usize,
-}
-
-/// Bytes of data in transactions.
-pub fn data_bytes(txs: &[ChannelTx]) -> usize {
-    txs.iter().flat_map(|tx| tx.tx.inscriptions()).map(|inscription| inscription.data.len()).sum()
+    links: usize,
 }
 
 /// A block that the node has but does not give out.
@@ -63,12 +64,13 @@ pub fn not_given(api: &Api, id: BlockId) -> Error {
 impl Tree {
     /// Nothing seen yet.
     pub fn new(channel: ChannelId, keeps: bool) -> Self {
-        Self { channel, keeps, blocks: HashMap::new(), bytes: 0 }
+        Self { channel, keeps, blocks: HashMap::new(), bytes: 0, links: 0 }
     }
 
     /// The blocks after the last irreversible one up to the tip, oldest first.
     pub fn walk(&mut self, api: &mut Api, info: &Info) -> Result<Vec<Recent>> {
-        let mut path = Vec::new();
+        let mut path: Vec<Recent> = Vec::new();
+        let mut links = 0;
         let mut at = info.tip;
         while at != info.lib {
             if !self.blocks.contains_key(&at) {
@@ -76,10 +78,22 @@ impl Tree {
                 self.keep(block);
             }
             let Some(kept) = self.blocks.get(&at) else { break };
-            if kept.recent.slot <= info.lib_slot || path.len() == DEPTH_MAX {
+            let slot = kept.recent.slot;
+            if slot <= info.lib_slot || path.last().map_or(slot > info.tip_slot, |after| slot >= after.slot) {
                 return Err(inconsistent(
                     api.base(),
-                    &format!("block {at} is before its tip but not after its last irreversible block {}", info.lib),
+                    &format!(
+                        "block {at} (slot {slot}) is not between its tip and its last irreversible block {}",
+                        info.lib
+                    ),
+                ));
+            }
+            links += kept.recent.links.len();
+            if path.len() == DEPTH_MAX || links > LINKS_MAX {
+                let (base, lib) = (api.base(), info.lib);
+                return Err(inconsistent(
+                    base,
+                    &format!("more lies after its last irreversible block {lib} than any chain has"),
                 ));
             }
             path.push(kept.recent.clone());
@@ -99,8 +113,13 @@ impl Tree {
     }
 
     fn keep(&mut self, block: Block) {
-        let links = block.txs.iter().flat_map(|tx| tx.links.iter().copied()).collect();
-        let bytes = data_bytes(&block.txs);
+        // Only of a node that shows ever other branches.
+        if self.blocks.len() >= 2 * DEPTH_MAX || self.links > 2 * LINKS_MAX {
+            (self.blocks, self.bytes, self.links) = (HashMap::new(), 0, 0);
+        }
+        let links: Vec<Link> = block.txs.iter().flat_map(|tx| tx.links.iter().copied()).collect();
+        self.links += links.len();
+        let bytes = block.txs.iter().map(|tx| tx.size).sum();
         let room = self.keeps && self.bytes + bytes <= KEPT_BYTES;
         let bytes = if room { bytes } else { 0 };
         self.bytes += bytes;
@@ -112,5 +131,6 @@ impl Tree {
     fn forget(&mut self, lib_slot: u64) {
         self.blocks.retain(|_, kept| kept.recent.slot > lib_slot);
         self.bytes = self.blocks.values().map(|kept| kept.bytes).sum();
+        self.links = self.blocks.values().map(|kept| kept.recent.links.len()).sum();
     }
 }

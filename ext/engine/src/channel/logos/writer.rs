@@ -6,6 +6,7 @@
 //!   with the same bytes; only the transfer that pays may be made anew, and then the entry keeps its id and parent.
 //! - "Included" and "final" follow from the blocks between the tip and the last irreversible block and from the channel's
 //!   state at that tip, which must agree.
+//! - The publisher stops for another writer only when the author's signature proves one.
 //! - That a node accepts a post means nothing; only a block does.
 //!
 //! Not here: when to try again after an error (`publish::sender`), storing anything.
@@ -13,15 +14,16 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use logos_log::chain::Link as ChainLink;
 use logos_log::crypto::SigningKey;
 use logos_log::entry::{sign_ops, Op, SignedTx};
 use logos_log::ids::{ChannelId, MsgId, PublicKey, TxHash};
 
-use super::api::{Api, Funds};
+use super::api::{Api, Funds, Range};
 use super::carrier::{pack, Carrier, Memo};
-use super::shape::{id32, BlockId, ChannelState, Info, Link};
+use super::shape::{id32, BlockId, ChannelState, ChannelTx, Info, Link};
 use super::tree::{Recent, Tree};
-use super::{check_node, inconsistent, WriteOptions};
+use super::{check_node, inconsistent, reconfigured, WriteOptions, LIED};
 use crate::channel::{Author, Known, Store, Writer};
 use crate::entry::{Place, Settled, StoredEntry};
 use crate::error::{Error, Result};
@@ -45,7 +47,6 @@ pub struct LogosWriter {
     key: SigningKey,
     options: WriteOptions,
     genesis: Option<BlockId>,
-    memo: String,
     tree: Tree,
     /// The channel at a tip.
     seen: Option<(BlockId, Option<ChannelState>)>,
@@ -67,8 +68,7 @@ impl LogosWriter {
     /// The writing end of the author's channel.
     pub fn new(base: &str, author: Author, options: &WriteOptions) -> Self {
         let channel = ChannelId(author.key.public_key().0);
-        let text = author.memo.unwrap_or_default();
-        let memo: Memo = serde_json::from_str(&text).unwrap_or_default();
+        let memo: Memo = serde_json::from_str(&author.memo.unwrap_or_default()).unwrap_or_default();
         Self {
             api: Api::new(base),
             channel,
@@ -77,7 +77,6 @@ impl LogosWriter {
             options: options.clone(),
             genesis: memo.genesis.as_deref().and_then(id32).map(BlockId),
             carriers: memo.flying.iter().filter_map(Carrier::restored).collect(),
-            memo: text,
             tree: Tree::new(channel, false),
             seen: None,
             included_before: None,
@@ -122,16 +121,19 @@ impl LogosWriter {
 
     /// Finds out how far the entries have come; whatever on the channel is not ours is an error.
     fn locate(
-        &self,
+        &mut self,
         entries: &[StoredEntry],
         store: &dyn Store,
         state: Option<&ChannelState>,
+        info: &Info,
         path: &[Recent],
     ) -> Result<Reached> {
         let links = || path.iter().flat_map(|block| block.links.iter().map(move |link| (link, block)));
         for (link, block) in links() {
             if store.index_of(&link.id)?.is_none() {
-                return Err(self.foreign(link.id, link.parent, Some(block), entries));
+                let txs = self.tree.txs(&mut self.api, block.id)?;
+                let place = format!("block {} (slot {})", block.id, block.slot);
+                return Err(self.stranger(link.id, &txs, &place, entries));
             }
         }
         let tip = state.map_or(MsgId::ROOT, |state| state.tip);
@@ -141,9 +143,23 @@ impl LogosWriter {
                 "its blocks end with another entry than its state of the channel",
             ));
         }
+        if let Some(hidden) =
+            state.filter(|state| path.iter().all(|b| b.links.is_empty()) && state.tip_slot > info.lib_slot)
+        {
+            let what =
+                format!("it knows entry {tip} (slot {}) as the newest, and its blocks do not show it", hidden.tip_slot);
+            return Err(inconsistent(self.api.base(), &what));
+        }
+        if let Some(state) = state.filter(|_| tip != MsgId::ROOT) {
+            if store.index_of(&tip)?.is_none() && entries.first().is_none_or(|first| first.parent != tip) {
+                return Err(self.stranger_of_old(tip, state.tip_slot, entries));
+            }
+        }
         let included = self.count_to(&tip, entries, store)?;
-        let finals = match links().next().and_then(|(first, _)| first.parent) {
-            Some(parent) => self.count_to(&parent, entries, store)?.min(included),
+        let finals = match links().next().map(|(first, _)| first.parent) {
+            Some(Some(parent)) => self.count_to(&parent, entries, store)?.min(included),
+            // A configuration does not say what it follows.
+            Some(None) => 0,
             None => included,
         };
         Ok(Reached { included, finals })
@@ -151,40 +167,62 @@ impl LogosWriter {
 
     /// How many of the entries are at or before an entry of ours.
     fn count_to(&self, id: &MsgId, entries: &[StoredEntry], store: &dyn Store) -> Result<usize> {
-        let Some(first) = entries.first() else {
-            return match *id == MsgId::ROOT || store.index_of(id)?.is_some() {
-                true => Ok(0),
-                false => Err(self.foreign(*id, None, None, entries)),
-            };
-        };
+        let Some(first) = entries.first() else { return Ok(0) };
         if first.parent == *id {
             return Ok(0);
         }
         match store.index_of(id)? {
             Some(index) if index >= first.index => Ok(entries.len().min((index - first.index + 1) as usize)),
-            None if *id != MsgId::ROOT => Err(self.foreign(*id, None, None, entries)),
             _ => Err(Error::retry(
                 format!(
                     "{} does not know entries of this channel that were final before: it stands at {id}, and {} is final",
                     self.api.base(),
                     first.parent
                 ),
-                "nothing was sent and nothing is lost; the node is catching up, or it is on another network: it goes on by itself \
-                 when the node knows them",
+                format!(
+                    "nothing was sent and nothing is lost; the node is catching up, or it is on another network: it goes on by \
+                     itself when the node knows them. {LIED}"
+                ),
             )),
         }
     }
 
-    /// An entry on our channel that this database has not made.
-    fn foreign(&self, id: MsgId, parent: Option<MsgId>, block: Option<&Recent>, entries: &[StoredEntry]) -> Error {
-        let place = block.map_or_else(String::new, |block| format!(" in block {} (slot {})", block.id, block.slot));
-        let ours = entries.iter().find(|entry| Some(entry.parent) == parent);
-        let what = match ours {
+    /// The newest link of the channel is not one that this database has made, and it lies in an irreversible block.
+    fn stranger_of_old(&mut self, id: MsgId, slot: u64, entries: &[StoredEntry]) -> Error {
+        let blocks = match self.api.blocks(slot, slot, self.channel) {
+            Ok(Range::Blocks(blocks, _)) => blocks,
+            Ok(Range::TooLarge) => Vec::new(),
+            Err(e) => return e,
+        };
+        let holds = |txs: &[ChannelTx]| txs.iter().any(|tx| tx.links.iter().any(|link| link.id == id));
+        match blocks.iter().find(|block| holds(&block.txs)) {
+            Some(block) => self.stranger(id, &block.txs, &format!("block {} (slot {slot})", block.id), entries),
+            None => inconsistent(
+                self.api.base(),
+                &format!("it knows entry {id} as the newest of the channel, and has no final block of slot {slot} that holds it"),
+            ),
+        }
+    }
+
+    /// A link on our channel that this database has not made. Only if the author has signed it there is another writer.
+    fn stranger(&self, id: MsgId, txs: &[ChannelTx], place: &str, entries: &[StoredEntry]) -> Error {
+        let links = txs.iter().flat_map(|tx| tx.tx.links(self.channel).map(move |link| (tx, link)));
+        let mut signed = links.filter(|(tx, link)| link.id() == id && tx.tx.check_author(*link).is_ok());
+        let Some((_, link)) = signed.next() else {
+            let what =
+                format!("{place} holds entry {id}, which the author of this channel has not signed: it was forged");
+            return inconsistent(self.api.base(), &what);
+        };
+        let parent = match link {
+            ChainLink::Entry(entry) => entry.parent,
+            ChainLink::Config(_) => return reconfigured(self.channel, &format!("{id} in {place}")),
+        };
+        let what = match entries.iter().find(|entry| entry.parent == parent) {
             Some(ours) => format!(
-                "another writer has entry {} of channel {}: {id}{place} stands where {} of this database belongs",
+                "another writer has entry {} of channel {}: {id} in {place} stands where {} of this database belongs",
                 ours.index, self.channel, ours.id
             ),
-            None => format!("channel {} is ahead of this database: {id}{place} was not made here", self.channel),
+            None => format!("channel {} is ahead of this database: {id} in {place} was not made here", self.channel),
         };
         Error::resync(
             format!(
@@ -222,15 +260,14 @@ impl LogosWriter {
     /// The part of a transaction's fee that falls to one of its entries, by their sizes. Without a transaction: of the one posted
     /// last, since the entry became final between two looks.
     fn fee_of(&self, entry: &StoredEntry, tx: Option<TxHash>, entries: &[StoredEntry]) -> Option<i64> {
-        let carried = |carrier: &&Carrier| match tx {
-            Some(tx) => carrier.hash == tx,
-            None => (carrier.first..=carrier.last).contains(&entry.index),
-        };
-        let carrier = self.carriers.iter().find(carried)?;
-        let fee = u128::from(carrier.fee?);
-        let with = entries.iter().filter(|e| (carrier.first..=carrier.last).contains(&e.index));
+        let n = self.carriers.partition_point(|carrier| carrier.last < entry.index);
+        let carrier = self.carriers.get(n).filter(|carrier| carrier.first <= entry.index)?;
+        let fee = u128::from(carrier.fee.filter(|_| tx.is_none_or(|tx| tx == carrier.hash))?);
+        // Indices follow each other without a gap.
+        let begin = entries.first()?.index;
+        let at = |index: u64| (index.saturating_sub(begin) as usize).min(entries.len());
         let (mut before, mut all) = (0, 0);
-        for other in with {
+        for other in &entries[at(carrier.first)..at(carrier.last + 1)] {
             if other.index < entry.index {
                 before += u128::from(other.size);
             }
@@ -253,8 +290,8 @@ impl LogosWriter {
         while !rest.is_empty() && self.carriers.len() - flying < self.allowed {
             let count = pack(&rest);
             let (first, last) = (rest[0].index, rest[count - 1].index);
-            let alone = self.carriers.len() == flying;
-            let Some(carrier) = self.make(first, last, store, alone)? else { break };
+            let before = self.carriers.len() - flying;
+            let Some(carrier) = self.make(first, last, store, before)? else { break };
             self.carriers.push(carrier);
             rest.drain(..count);
             self.post(self.carriers.len() - 1, store, info)?;
@@ -278,7 +315,7 @@ impl LogosWriter {
     fn repost(&mut self, flying: usize, store: &dyn Store, info: &Info) -> Result<()> {
         let unsure = |carrier: &Carrier| carrier.pending_at != Some(info.tip) || carrier.posted.elapsed() > LOOK;
         if !self.carriers[flying..].iter().any(unsure) {
-            return Ok(());
+            return self.unpaid(flying);
         }
         let pool = self.api.pool()?;
         for n in flying..self.carriers.len() {
@@ -298,13 +335,21 @@ impl LogosWriter {
                 // Blocks came without it although nothing was before it: what it pays with is spent, or too little by now.
                 let (first, last) = (carrier.first, carrier.last);
                 carrier.missed = 1;
-                if let Some(fresh) = self.make(first, last, store, false)? {
-                    self.carriers[n] = fresh;
+                match self.make(first, last, store, n - flying) {
+                    Ok(Some(fresh)) => self.carriers[n] = fresh,
+                    Ok(None) => {}
+                    // What was paid may be enough again by then.
+                    Err(e) => self.carriers[n].unpaid = Some(e),
                 }
             }
             self.post(n, store, info)?;
         }
-        Ok(())
+        self.unpaid(flying)
+    }
+
+    /// What keeps the first one on its way from being paid for anew, until it is, or is included all the same.
+    fn unpaid(&self, flying: usize) -> Result<()> {
+        self.carriers.get(flying).and_then(|carrier| carrier.unpaid.clone()).map_or(Ok(()), Err)
     }
 
     fn ops(&self, first: u64, last: u64, store: &dyn Store) -> Result<Vec<Op>> {
@@ -328,8 +373,9 @@ impl LogosWriter {
         Ok(())
     }
 
-    /// Pays for entries. Nothing when the wallet has no more notes now but will have when others are included.
-    fn make(&mut self, first: u64, last: u64, store: &dyn Store, alone: bool) -> Result<Option<Carrier>> {
+    /// Pays for entries. Nothing when the wallet has no more notes now but will have when those on their way `before` these are
+    /// included.
+    fn make(&mut self, first: u64, last: u64, store: &dyn Store, before: usize) -> Result<Option<Carrier>> {
         let ops = self.ops(first, last, store)?;
         let mut carrier = Carrier {
             first,
@@ -340,13 +386,15 @@ impl LogosWriter {
             pending_at: None,
             posted: Instant::now(),
             missed: 0,
+            unpaid: None,
         };
         let Some(wallet) = self.options.wallet_key.clone() else {
-            return self.check_free().map(|()| Some(carrier));
+            return self.check_free(true).map(|()| Some(carrier));
         };
         let cap = self.options.fee_cap.unwrap_or(u64::MAX);
         match self.api.fund(&ops, &wallet, cap, self.options.reserve_percent.unwrap_or(RESERVE))? {
             Funds::Free => Ok(Some(carrier)),
+            Funds::NoWallet => self.check_free(false).map(|()| Some(carrier)),
             Funds::Paid(funded, proof, tip) => {
                 carrier.hash = SignedTx { ops: funded.clone(), proofs: Vec::new() }.hash();
                 let transfer = funded.into_iter().next_back();
@@ -354,8 +402,8 @@ impl LogosWriter {
                 carrier.transfer = transfer.map(|transfer| (transfer, proof));
                 Ok(Some(carrier))
             }
-            Funds::Refused(_) if !alone => {
-                self.allowed = (self.carriers.len()).clamp(1, self.allowed.max(1));
+            Funds::Refused(_) if before > 0 => {
+                self.allowed = before.min(self.allowed).max(1);
                 Ok(None)
             }
             Funds::Refused(why) => Err(Error::retry(
@@ -366,16 +414,25 @@ impl LogosWriter {
         }
     }
 
-    /// Without a wallet there must not be fees.
-    fn check_free(&mut self) -> Result<()> {
-        match self.api.prices()? {
-            Some(prices) if prices.execution_base_gas_price > 0 || prices.storage_gas_price > 0 => Err(Error::fix(
-                format!("the chain of {} asks for fees, and nobody was named who pays", self.api.base()),
+    /// Without a wallet there must not be fees. It is the publisher who named none, or the node that has none.
+    fn check_free(&mut self, unnamed: bool) -> Result<()> {
+        let prices = self.api.prices()?;
+        if !prices.is_some_and(|prices| prices.execution_base_gas_price > 0 || prices.storage_gas_price > 0) {
+            return Ok(());
+        }
+        let base = self.api.base();
+        Err(match unnamed {
+            true => Error::fix(
+                format!("the chain of {base} asks for fees, and nobody was named who pays"),
                 "nothing was lost and the changes wait here; SELECT logos_stop(), then publish again with the option \
                  {\"wallet_key\": \"<public key of the node's wallet, 64 hex digits>\"}",
-            )),
-            _ => Ok(()),
-        }
+            ),
+            false => Error::fix(
+                format!("the chain of {base} asks for fees, and this node has no wallet that pays them"),
+                "nothing was lost and the changes wait here; SELECT logos_stop(), then publish again to a node with a wallet: the \
+                 channel stays the same",
+            ),
+        })
     }
 
     /// What a transfer spends more than it makes, if the wallet tells.
@@ -405,18 +462,16 @@ impl LogosWriter {
             self.slot_ms = self.api.time().ok().flatten().map(|time| time.slot_duration_ms);
         }
         let (first, last) = (path.first()?, path.last()?);
-        let slots = (last.slot - first.slot).checked_div(path.len() as u64 - 1)?;
+        let slots = last.slot.saturating_sub(first.slot).checked_div(path.len() as u64 - 1)?;
         Some(Duration::from_millis(self.slot_ms?.saturating_mul(slots).min(120_000)))
     }
 
-    /// What a restarted writer needs, if that has changed: transactions paid for but not included yet.
-    fn memo(&mut self, next: Option<u64>) -> Option<String> {
+    /// What a restarted writer needs: transactions paid for but not included yet.
+    fn memo(&self, next: Option<u64>) -> Option<String> {
         let flying = self.carriers.iter().filter(|carrier| next.is_some_and(|next| carrier.first >= next));
         let memo =
             Memo { genesis: self.genesis.map(|id| id.to_string()), flying: flying.map(Carrier::stored).collect() };
-        let text = serde_json::to_string(&memo).ok().filter(|text| *text != self.memo)?;
-        self.memo.clone_from(&text);
-        Some(text)
+        serde_json::to_string(&memo).ok()
     }
 
     /// When to look again.
@@ -444,7 +499,7 @@ impl Writer for LogosWriter {
         let (info, state) = self.look()?;
         self.check_owner(state.as_ref())?;
         let path = self.tree.walk(&mut self.api, &info)?;
-        let reached = self.locate(entries, store, state.as_ref(), &path)?;
+        let reached = self.locate(entries, store, state.as_ref(), &info, &path)?;
         let places = self.places(entries, &reached, &path, state.as_ref());
         self.account(entries, &reached);
         let trouble = self.advance(entries, reached.included, store, &info).err();

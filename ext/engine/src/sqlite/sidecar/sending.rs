@@ -104,6 +104,17 @@ impl Sidecar {
             .doing(|| self.doing("reading"))
     }
 
+    /// Whether entries made here follow this one of ours (or the root), and none of them is final.
+    pub fn waits_after(&self, id: &MsgId) -> Result<bool> {
+        let before = match self.index_of(id)? {
+            Some(index) => index as i64,
+            None if *id == MsgId::ROOT => -1,
+            None => return Ok(false),
+        };
+        let sql = "SELECT coalesce(max(state) < 2, 0) FROM entry WHERE n > ?1";
+        self.conn.query_row(sql, [before], |row| row.get(0)).doing(|| self.doing("reading"))
+    }
+
     /// Records what is known of the entries offered, `entries` being those that `unsettled` gave. A message is as far as the
     /// least of its entries; the bytes of final ones are let go. Nothing is written if nothing has changed.
     pub fn settle(&mut self, entries: &[StoredEntry], settled: &Settled, now: i64) -> Result<()> {
@@ -118,17 +129,19 @@ impl Sidecar {
             .map(|(n, entry)| (entry, reached(n)))
             .filter(|(entry, now)| (entry.state, entry.place) != *now)
             .collect();
-        if changed.is_empty() && settled.memo.is_none() {
+        let stored = self.memo()?;
+        let memo = settled.memo.as_ref().filter(|memo| stored.as_ref() != Some(memo));
+        if changed.is_empty() && memo.is_none() {
             return Ok(());
         }
         let what = self.doing("writing");
-        self.settle_inner(&changed, settled, now).doing(|| what)
+        self.settle_inner(&changed, memo, now).doing(|| what)
     }
 
     fn settle_inner(
         &mut self,
         changed: &[(&StoredEntry, (State, Place))],
-        settled: &Settled,
+        memo: Option<&String>,
         now: i64,
     ) -> rusqlite::Result<()> {
         let tx = self.conn.transaction()?;
@@ -138,7 +151,7 @@ impl Sidecar {
             update.execute((entry.index as i64, state.code(), place.slot, place.fee))?;
         }
         drop(update);
-        if let Some(memo) = &settled.memo {
+        if let Some(memo) = memo {
             tx.execute("INSERT OR REPLACE INTO meta VALUES('memo', ?1)", [memo])?;
         }
         if let (Some((first, _)), Some((last, _))) = (changed.first(), changed.last()) {
