@@ -85,7 +85,7 @@ pub struct Rule {
     /// What happens.
     #[serde(flatten)]
     pub fault: Fault,
-    /// Only to requests whose path starts like this; empty = to all.
+    /// Only to requests whose path and query start like this; empty = to all.
     #[serde(default)]
     pub path: String,
     /// Let this many pass first.
@@ -122,8 +122,8 @@ pub struct Faults {
 
 impl Faults {
     /// The fault of this request, if any; counts it.
-    pub fn next(&mut self, path: &str) -> Option<Rule> {
-        let hit = self.rules.iter_mut().find(|rule| path.starts_with(&rule.path) && rule.times != Some(0))?;
+    pub fn next(&mut self, target: &str) -> Option<Rule> {
+        let hit = self.rules.iter_mut().find(|rule| target.starts_with(&rule.path) && rule.times != Some(0))?;
         if hit.skip > 0 {
             hit.skip -= 1;
             return None;

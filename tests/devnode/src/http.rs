@@ -54,7 +54,7 @@ impl Node {
     pub(crate) fn observe(&self, request: &Request) -> Option<Rule> {
         let mut state = self.state();
         state.counters.count(&request.method, &request.path);
-        state.faults.next(&request.path)
+        state.faults.next(&request.target)
     }
 
     fn shape(&self) -> Shape {

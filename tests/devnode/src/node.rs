@@ -418,6 +418,11 @@ impl Node {
 
     /// Make an empty block beside the chain, this deep: it does not become preferred.
     pub fn mine_side(&self, depth: u64) -> Result<BlockId, String> {
+        self.mine_side_with(depth, Vec::new())
+    }
+
+    /// The same with these in it, against every rule. The ledger does not believe them.
+    pub fn mine_side_with(&self, depth: u64, txs: Vec<SignedTx>) -> Result<BlockId, String> {
         let mut state = self.state();
         let height = state.chain.tip().height;
         if depth == 0 || depth > height - state.chain.lib().height {
@@ -425,7 +430,8 @@ impl Node {
         }
         let parent = state.chain.at_height(height - depth).cloned().ok_or("no such block")?;
         let ledger = state.chain.ledger(&parent.id).cloned().ok_or("no ledger")?;
-        let block = self.attach(&mut state, &parent, parent.slot + 1, Vec::new(), ledger)?;
+        let block =
+            self.attach(&mut state, &parent, parent.slot + 1, txs.into_iter().map(Tx::forged).collect(), ledger)?;
         state.flush();
         Ok(block.id)
     }

@@ -29,6 +29,8 @@ const HEADERS_MAX: usize = 64;
 pub struct Request {
     /// GET, POST.
     pub method: String,
+    /// As it was asked for, with the query.
+    pub target: String,
     /// Without the query.
     pub path: String,
     /// Name and value, decoded.
@@ -290,6 +292,7 @@ fn read_head(reader: &mut BufReader<&TcpStream>) -> io::Result<Option<Request>> 
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     Ok(Some(Request {
         method: parsed.method.unwrap_or_default().into(),
+        target: target.into(),
         path: path.into(),
         query: query.split('&').filter(|part| !part.is_empty()).map(pair).collect(),
         headers: parsed.headers.iter().map(|h| (h.name.to_ascii_lowercase(), text(h.value))).collect(),

@@ -11,8 +11,9 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use logos_devnode::{DevNode, NodeConfig, Prices};
-use logos_log::ids::{ChannelId, MsgId};
+use logos_devnode::{DevNode, Forgery, NodeConfig, Prices};
+use logos_log::entry::{ChannelConfig, Inscription};
+use logos_log::ids::{ChannelId, MsgId, PublicKey};
 use rusqlite::types::Value;
 use rusqlite::Connection;
 
@@ -219,9 +220,90 @@ impl Db {
     }
 }
 
+/// A published row, and a replica that has it.
+pub struct Stage {
+    pub scene: Scene,
+    pub primary: Db,
+    pub replica: Db,
+    pub url: String,
+    pub seed: [u8; 32],
+}
+
+impl Stage {
+    pub fn new(k: u64) -> Self {
+        let scene = Scene::new(NodeConfig { k, ..NodeConfig::default() });
+        let primary = scene.primary("p.db");
+        let url = primary.publish(&scene.node.url(), QUICK);
+        scene.settle(&primary);
+        primary.text("SELECT logos_stop()");
+        let seed = primary.seed();
+        primary.publish(&scene.node.url(), QUICK);
+        let replica = scene.assert_replicates(&primary, &url, "r.db");
+        Self { scene, primary, replica, url, seed }
+    }
+
+    pub fn insert(&self, id: u64) {
+        self.primary.run(&format!("INSERT INTO item VALUES({id}, 'x', NULL)"));
+        self.scene.settle(&self.primary);
+    }
+
+    pub fn stop(&self) {
+        self.primary.text("SELECT logos_stop()");
+    }
+
+    pub fn newest(&self) -> Inscription {
+        self.scene.node.node().inscriptions(&channel_of(&self.url)).pop().unwrap()
+    }
+
+    /// The pull is refused with these words, and changes nothing.
+    pub fn refused(&self, says: &str) -> String {
+        let before = (self.replica.dump(), self.replica.text("SELECT logos_position()"));
+        let error = self.replica.try_pull(&self.url, "{}").unwrap_err();
+        assert!(error.contains(says), "{says:?} is not in: {error}");
+        assert!(error.contains("hint:"), "{error}");
+        assert_eq!((self.replica.dump(), self.replica.text("SELECT logos_position()")), before);
+        error
+    }
+
+    pub fn forge(&self, change: impl FnOnce(&mut Forgery)) {
+        self.stop();
+        let mut forgery = Forgery {
+            channel: channel_of(&self.url),
+            seed: self.seed,
+            data: b"forged".to_vec(),
+            parent: None,
+            signer: None,
+            corrupt: false,
+        };
+        change(&mut forgery);
+        self.scene.node.node().forge_inscription(forgery);
+        self.scene.node.node().mine(1);
+    }
+
+    /// The publisher's own node tells it the truth.
+    pub fn insert_despite(&self, id: u64) {
+        let withheld: Vec<_> = self.scene.node.node().with_faults(|faults| faults.withheld.drain().collect());
+        self.insert(id);
+        withheld.into_iter().for_each(|id| self.scene.node.node().withhold(id));
+    }
+}
+
 /// The channel in a URL.
 pub fn channel_of(url: &str) -> ChannelId {
     url.rsplit('/').next().unwrap().parse().unwrap()
+}
+
+/// A configuration of the channel in a URL that gives it to these keys; none is the author's.
+pub fn config(url: &str, keys: &[Option<[u8; 32]>]) -> ChannelConfig {
+    let author = PublicKey(channel_of(url).0);
+    ChannelConfig {
+        channel: channel_of(url),
+        keys: keys.iter().map(|key| key.map_or(author, PublicKey)).collect(),
+        posting_timeframe: 0,
+        posting_timeout: 0,
+        configuration_threshold: 1,
+        transfer_threshold: 1,
+    }
 }
 
 /// On the preferred chain every entry of the channel is there once, each after the one before it.

@@ -2,74 +2,14 @@
 //! Method: a development node that lies on request; the replica pulls, and its message is read.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use logos_devnode::{Abandoned, Forgery, NodeConfig};
-use logos_log::entry::ChannelConfig;
+use logos_devnode::{Abandoned, Fault, NodeConfig, Rule};
+use logos_log::crypto::SigningKey;
+use logos_log::entry::sign_entry;
 use logos_log::ids::{Digest, Position, PublicKey};
 use logos_log::part::PartWriter;
 use logos_log::payload::{Encoding, Header, Kind, PayloadWriter};
 use node_tests::*;
 use serde_json::json;
-
-/// A published row, and a replica that has it.
-struct Stage {
-    scene: Scene,
-    primary: Db,
-    replica: Db,
-    url: String,
-    seed: [u8; 32],
-}
-
-impl Stage {
-    fn new(k: u64) -> Self {
-        let scene = Scene::new(NodeConfig { k, ..NodeConfig::default() });
-        let primary = scene.primary("p.db");
-        let url = primary.publish(&scene.node.url(), QUICK);
-        scene.settle(&primary);
-        primary.text("SELECT logos_stop()");
-        let seed = primary.seed();
-        primary.publish(&scene.node.url(), QUICK);
-        let replica = scene.assert_replicates(&primary, &url, "r.db");
-        Self { scene, primary, replica, url, seed }
-    }
-
-    fn insert(&self, id: u64) {
-        self.primary.run(&format!("INSERT INTO item VALUES({id}, 'x', NULL)"));
-        self.scene.settle(&self.primary);
-    }
-
-    fn stop(&self) {
-        self.primary.text("SELECT logos_stop()");
-    }
-
-    fn newest(&self) -> logos_log::entry::Inscription {
-        self.scene.node.node().inscriptions(&channel_of(&self.url)).pop().unwrap()
-    }
-
-    /// The pull is refused with these words, and changes nothing.
-    fn refused(&self, says: &str) -> String {
-        let before = (self.replica.dump(), self.replica.text("SELECT logos_position()"));
-        let error = self.replica.try_pull(&self.url, "{}").unwrap_err();
-        assert!(error.contains(says), "{says:?} is not in: {error}");
-        assert!(error.contains("hint:"), "{error}");
-        assert_eq!((self.replica.dump(), self.replica.text("SELECT logos_position()")), before);
-        error
-    }
-
-    fn forge(&self, change: impl FnOnce(&mut Forgery)) {
-        self.stop();
-        let mut forgery = Forgery {
-            channel: channel_of(&self.url),
-            seed: self.seed,
-            data: b"forged".to_vec(),
-            parent: None,
-            signer: None,
-            corrupt: false,
-        };
-        change(&mut forgery);
-        self.scene.node.node().forge_inscription(forgery);
-        self.scene.node.node().mine(1);
-    }
-}
 
 #[test]
 fn t33_a_forged_signature_is_named() {
@@ -177,15 +117,6 @@ fn t33_a_withheld_entry_is_named_at_the_tip_and_in_the_middle() {
     assert_eq!(stage.replica.dump(), stage.primary.dump());
 }
 
-impl Stage {
-    /// The publisher's own node tells it the truth.
-    fn insert_despite(&self, id: u64) {
-        let withheld: Vec<_> = self.scene.node.node().with_faults(|faults| faults.withheld.drain().collect());
-        self.insert(id);
-        withheld.into_iter().for_each(|id| self.scene.node.node().withhold(id));
-    }
-}
-
 #[test]
 fn t32_a_block_that_cannot_be_read_is_never_passed_whether_final_or_not() {
     for blocks_after in [0, 10] {
@@ -252,16 +183,7 @@ fn a_configuration_that_keeps_the_key_is_a_link_and_one_that_changes_keys_stops_
     for (keys, refused) in [(vec![None], false), (vec![None, Some([5; 32])], true), (vec![Some([5; 32])], true)] {
         let stage = Stage::new(3);
         stage.stop();
-        let author = PublicKey(channel_of(&stage.url).0);
-        let config = ChannelConfig {
-            channel: channel_of(&stage.url),
-            keys: keys.into_iter().map(|key| key.map_or(author, PublicKey)).collect(),
-            posting_timeframe: 0,
-            posting_timeout: 0,
-            configuration_threshold: 1,
-            transfer_threshold: 1,
-        };
-        stage.scene.node.node().configure(&stage.seed, config).unwrap();
+        stage.scene.node.node().configure(&stage.seed, config(&stage.url, &keys)).unwrap();
         stage.scene.node.node().mine(1);
         match refused {
             true => drop(stage.refused("gives this channel to the keys")),
@@ -297,7 +219,10 @@ fn blocks_on_side_branches_are_not_followed() {
     let stage = Stage::new(6);
     for n in 1..5 {
         stage.insert(n);
-        stage.scene.node.node().mine_side(1).unwrap();
+        // Whoever looked into it would find a second history, signed by the author.
+        let (key, parent) = (SigningKey::from_seed(&stage.seed), stage.newest().parent);
+        let rival = sign_entry(&key, channel_of(&stage.url), parent, b"another history".to_vec());
+        stage.scene.node.node().mine_side_with(1, vec![rival]).unwrap();
         stage.replica.pull(&stage.url, "{}");
     }
     assert_eq!(stage.replica.dump(), stage.primary.dump());
@@ -332,4 +257,102 @@ fn a_follower_from_genesis_over_50_000_blocks_takes_few_requests() {
     println!("50 000 blocks in {ranges} requests, {} of them of ranges", node.requests("GET /cryptarchia/blocks"));
     assert!(ranges.parse::<u64>().unwrap() < 200, "{ranges} requests");
     assert_eq!(late.pull(&stage.url, "{}"), 0);
+}
+
+/// Asked for by ranges so far.
+fn ranges(stage: &Stage) -> u64 {
+    stage.scene.node.node().requests("GET /cryptarchia/blocks")
+}
+
+#[test]
+fn many_messages_in_one_transaction_are_read_and_verified_once() {
+    let scene = Scene::by_hand();
+    let primary = scene.primary("p.db");
+    let url = primary.publish(&scene.node.url(), r#"{"poll_ms": 10, "batch_ms": 0, "in_flight": 64}"#);
+    scene.settle(&primary);
+    // While the node is away, messages gather, and then go in one transaction.
+    scene.node.node().fault(Rule { times: None, ..Rule::new(Fault::Close, "/", 1) });
+    for n in 0..40 {
+        primary.run(&format!("INSERT INTO item VALUES({n}, 'x', NULL)"));
+        primary.text("SELECT logos_position()");
+    }
+    scene.node.node().clear_faults();
+    scene.settle(&primary);
+    assert_eq!(primary.number("SELECT count(DISTINCT slot) FROM logos_log WHERE seq > 1"), 1);
+    scene.node.node().mine_empty(2_000, 0.05);
+    let late = scene.db("late.db");
+    assert_eq!(late.pull(&url, "{}"), primary.number("SELECT count(*) FROM logos_log"));
+    assert_eq!(late.dump(), primary.dump());
+    // Once through the blocks, and twice the question whether there is more.
+    let requests = late.of_status("requests").parse::<u64>().unwrap();
+    assert!(requests < 40, "{requests} requests");
+}
+
+#[test]
+fn a_quiet_channel_is_not_read_again_by_every_pull_and_an_idle_replica_writes_nothing() {
+    let stage = Stage::new(3);
+    stage.stop();
+    stage.scene.node.node().mine_empty(5_000, 0.05);
+    let kept = || stage.replica.text("SELECT bookmark FROM _logos_replica");
+    let (before, position) = (kept(), stage.replica.text("SELECT logos_position()"));
+    assert_eq!(stage.replica.pull(&stage.url, "{}"), 0);
+    let after = kept();
+    assert_ne!(after, before);
+    assert_eq!(stage.replica.text("SELECT logos_position()"), position);
+    let asked = ranges(&stage);
+    for _ in 0..3 {
+        stage.scene.node.node().mine_empty(10, 0.05);
+        assert_eq!(stage.replica.pull(&stage.url, "{}"), 0);
+    }
+    assert!(ranges(&stage) - asked < 20, "{} ranges", ranges(&stage) - asked);
+    assert_eq!(kept(), after, "a few blocks are not worth a write");
+    // And it goes on from there.
+    stage.primary.publish(&stage.scene.node.url(), QUICK);
+    stage.insert(1);
+    stage.replica.pull(&stage.url, "{}");
+    assert_eq!(stage.replica.dump(), stage.primary.dump());
+}
+
+#[test]
+fn a_configuration_is_kept_with_the_bookmark_that_is_after_it() {
+    let stage = Stage::new(3);
+    stage.stop();
+    let node = stage.scene.node.node();
+    let (config, _) = node.configure(&stage.seed, config(&stage.url, &[None])).unwrap();
+    node.mine(1);
+    node.mine_empty(2_000, 0.05);
+    assert_eq!(stage.replica.pull(&stage.url, "{}"), 0);
+    let tip = stage.replica.text("SELECT lower(hex(tip)) FROM _logos_replica");
+    assert_eq!(tip, config.to_string());
+    assert_eq!(stage.replica.pull(&stage.url, "{}"), 0);
+}
+
+#[test]
+fn a_long_way_is_gone_although_every_fifth_request_fails() {
+    let stage = Stage::new(3);
+    stage.replica.pull(&stage.url, r#"{"follow": true, "poll_ms": 5}"#);
+    for _ in 0..200 {
+        let fault = Fault::Status { code: 500, body: None };
+        stage.scene.node.node().fault(Rule { skip: 4, ..Rule::new(fault, "/cryptarchia/blocks?slot", 1) });
+    }
+    stage.scene.node.node().mine_empty(10_000, 0.05);
+    stage.insert(1);
+    wait_until("the row beyond the quiet time", || stage.replica.number("SELECT count(*) FROM item") == 1);
+    assert!(stage.scene.node.node().with_faults(|faults| faults.rules.len()) < 200, "no request failed");
+}
+
+#[test]
+fn logos_wait_pulls_as_the_replica_was_attached() {
+    let stage = Stage::new(5);
+    let options = r#"{"confirm": "final", "poll_ms": 5}"#;
+    stage.scene.node.node().mine(6);
+    let replica = stage.scene.db("final.db");
+    replica.pull(&stage.url, options);
+    stage.insert(1);
+    let position = stage.primary.text("SELECT logos_position()");
+    assert_eq!(replica.number(&format!("SELECT logos_wait('{position}', 1)")), 0);
+    assert_eq!(replica.number("SELECT count(*) FROM item"), 0, "an entry that is not final was applied");
+    stage.scene.node.node().mine(6);
+    assert_eq!(replica.number(&format!("SELECT logos_wait('{position}', 60)")), 1);
+    assert_eq!(replica.dump(), stage.primary.dump());
 }
