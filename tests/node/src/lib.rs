@@ -145,6 +145,11 @@ impl Db {
         }
     }
 
+    /// A text, or the error.
+    pub fn try_text(&self, sql: &str) -> Result<String, String> {
+        self.conn.query_row(sql, [], |row| row.get(0)).map_err(|e| e.to_string())
+    }
+
     pub fn number(&self, sql: &str) -> i64 {
         self.conn.query_row(sql, [], |row| row.get(0)).unwrap_or_else(|e| panic!("{sql}: {e}"))
     }

@@ -140,7 +140,37 @@ fn a_follower_in_the_background_keeps_up() {
 }
 
 #[test]
-fn any_node_of_the_same_chain_will_do_and_an_unknown_option_will_not() {
+fn any_node_of_the_same_chain_will_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let (state, copy) = (folder.path().join("node"), folder.path().join("other"));
+    let config = |state| NodeConfig { k: 3, state: Some(state), ..NodeConfig::default() };
+    let scene = Scene::new(config(state.clone()));
+    let primary = scene.primary("p.db");
+    let url = primary.publish(&scene.node.url(), QUICK);
+    primary.run("INSERT INTO item VALUES(1, 'on the first node', NULL)");
+    scene.settle(&primary);
+    scene.node.node().mine(4);
+    let replica = scene.assert_replicates(&primary, &url, "r.db");
+    primary.run("INSERT INTO item VALUES(2, 'read from the second', NULL)");
+    scene.settle(&primary);
+    primary.text("SELECT logos_stop()");
+    std::fs::copy(&state, &copy).unwrap();
+    let other = Scene::new(config(copy));
+    assert_eq!(other.node.node().tip().id, scene.node.node().tip().id);
+    let moved = url.replace(&scene.node.url(), &other.node.url());
+    assert_eq!(replica.pull(&moved, "{}"), 1);
+    assert_eq!(replica.dump(), primary.dump());
+    // And the publisher goes on there, on the same channel.
+    assert_eq!(primary.publish(&other.node.url(), QUICK), moved);
+    primary.run("INSERT INTO item VALUES(3, 'sent to the second', NULL)");
+    other.settle(&primary);
+    replica.pull(&moved, "{}");
+    assert_eq!(replica.dump(), primary.dump());
+    assert_once(&other.node, channel_of(&url));
+}
+
+#[test]
+fn an_unknown_option_and_a_node_without_a_channel_are_refused() {
     let scene = Scene::by_hand();
     let primary = scene.primary("p.db");
     for options in [r#"{"walet_key": "00"}"#, r#"{"confirm": "final"}"#] {

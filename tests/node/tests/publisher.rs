@@ -296,3 +296,108 @@ fn a_post_is_what_the_example_of_a_real_node_says_by_an_encoder_of_its_own() {
     let signer = logos_log::ids::PublicKey(channel_of(&url).0);
     assert!(logos_log::crypto::verify(&signer, &hash, &signature));
 }
+
+#[test]
+fn what_somebody_has_to_mend_does_not_end_the_sender() {
+    let scene = Scene::by_hand();
+    let primary = scene.primary("p.db");
+    let url = primary.publish(&scene.node.url(), QUICK);
+    scene.settle(&primary);
+    scene.node.node().fault(Rule { times: None, ..Rule::new(Fault::Status { code: 401, body: None }, "/", 1) });
+    primary.run("INSERT INTO item VALUES(1, 'x', NULL)");
+    primary.wait_for_error("does not let us in");
+    assert_eq!(primary.of_status("state"), "refused");
+    scene.node.node().clear_faults();
+    scene.settle(&primary);
+    assert_eq!(primary.of_status("error"), "NULL");
+    scene.assert_replicates(&primary, &url, "r.db");
+}
+
+#[test]
+fn a_configuration_by_another_program_is_named_for_what_it_is_and_resync_refuses_it() {
+    let stage = Stage::new(3);
+    let says = "was reconfigured with the key of this database by another program";
+    stage.scene.node.node().configure(&stage.seed, config(&stage.url, &[None])).unwrap();
+    stage.scene.node.node().mine(1);
+    stage.primary.run("INSERT INTO item VALUES(7, 'x', NULL)");
+    let error = stage.primary.wait_for_error(says);
+    assert!(error.contains("in block") && stage.primary.of_status("hint").contains("a new channel"), "{error}");
+    let resync = || stage.primary.try_text("SELECT logos_resync()").unwrap_err();
+    assert!(resync().contains(says), "{}", resync());
+    // The replica steps over it, and would go on with whatever followed.
+    assert_eq!(stage.replica.pull(&stage.url, "{}"), 0);
+    // It is named as well once it is final.
+    stage.scene.node.node().mine(5);
+    stage.stop();
+    stage.primary.publish(&stage.scene.node.url(), QUICK);
+    stage.primary.wait_for_error(says);
+}
+
+#[test]
+fn resync_does_not_overtake_messages_that_are_on_their_way() {
+    let scene = Scene::new(NodeConfig { k: 5, ..NodeConfig::default() });
+    let primary = scene.primary("p.db");
+    let url = primary.publish(&scene.node.url(), QUICK);
+    for settled in [false, true] {
+        primary.run(&format!("INSERT INTO item VALUES({settled}, 'x', NULL)"));
+        let position = primary.text("SELECT logos_position()");
+        wait_until("a post", || !scene.node.node().pending().is_empty());
+        let error = primary.try_text("SELECT logos_resync()").unwrap_err();
+        assert!(error.contains("on their way") && error.contains("logos_flush()"), "{error}");
+        assert_eq!(primary.text("SELECT logos_position()"), position);
+        scene.settle(&primary);
+    }
+    primary.text("SELECT logos_resync()");
+    scene.settle(&primary);
+    assert_once(&scene.node, channel_of(&url));
+    scene.assert_replicates(&primary, &url, "r.db");
+}
+
+#[test]
+fn t37_a_node_that_has_no_wallet_is_not_taken_for_one_without_fees() {
+    for code in [404, 405] {
+        let scene = Scene::with_fees(&[1_000_000_000]);
+        let none = Fault::Status { code, body: None };
+        scene.node.node().fault(Rule { times: None, ..Rule::new(none, "/wallet/fund", 1) });
+        let primary = scene.primary("p.db");
+        let url = primary.publish(&scene.node.url(), &paying(""));
+        primary.wait_for_error("has no wallet that pays");
+        assert!(scene.node.node().pending().is_empty());
+        scene.node.node().clear_faults();
+        scene.settle(&primary);
+        scene.assert_replicates(&primary, &url, "r.db");
+    }
+}
+
+#[test]
+fn a_proxy_that_cannot_reach_the_wallet_is_not_the_wallets_refusal() {
+    for code in [502, 503, 408] {
+        let scene = Scene::with_fees(&[1_000_000_000]);
+        let away = Fault::Status { code, body: Some("<html>busy</html>".into()) };
+        scene.node.node().fault(Rule { times: None, ..Rule::new(away, "/wallet/fund", 1) });
+        let primary = scene.primary("p.db");
+        primary.publish(&scene.node.url(), &paying(""));
+        primary.wait_for_error(&format!("status {code}"));
+        assert_eq!(primary.of_status("state"), "offline");
+        scene.node.node().clear_faults();
+        scene.settle(&primary);
+    }
+}
+
+#[test]
+fn t37_funds_that_are_lacking_for_paying_anew_are_named_too() {
+    let scene = Scene::with_fees(&[10_000]);
+    let primary = scene.primary("p.db");
+    let url = primary.publish(&scene.node.url(), &paying(""));
+    primary.text("SELECT logos_position()");
+    wait_until("a post", || !scene.node.node().pending().is_empty());
+    scene.node.node().set_prices(Prices { execution: 100, storage: 100 });
+    scene.mine_until("it is named", || primary.of_status("error").contains("does not pay for entries"));
+    // It stays named while it is so, and what was paid is good again when the prices are what they were.
+    scene.node.node().mine(1);
+    assert!(primary.of_status("error").contains("does not pay for entries"));
+    scene.node.node().set_prices(Prices::GENESIS);
+    scene.settle(&primary);
+    assert_eq!(primary.of_status("error"), "NULL");
+    scene.assert_replicates(&primary, &url, "r.db");
+}
