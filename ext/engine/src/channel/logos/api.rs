@@ -138,7 +138,9 @@ impl Api {
         let status = response.status().as_u16();
         let encoding = response.headers().get("content-encoding").filter(|encoding| !encoding.is_empty());
         if let Some(encoding) = encoding.filter(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
-            return Err(self.strange(path, &format!("a body packed as {encoding:?}, which was not offered")));
+            return Err(
+                self.strange(path, &format!("a body packed as {encoding:?} (status {status}), which was not offered"))
+            );
         }
         let mut bytes = Vec::new();
         let read = response.body_mut().as_reader().take(bound + 1).read_to_end(&mut bytes);

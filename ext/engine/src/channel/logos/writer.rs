@@ -23,7 +23,7 @@ use super::api::{Api, Funds, Range};
 use super::carrier::{pack, Carrier, Memo};
 use super::shape::{id32, BlockId, ChannelState, ChannelTx, Info, Link};
 use super::tree::{Recent, Tree};
-use super::{check_node, inconsistent, reconfigured, WriteOptions, LIED};
+use super::{check_node, inconsistent, reconfigured, WriteOptions};
 use crate::channel::{Author, Known, Store, Writer};
 use crate::entry::{Place, Settled, StoredEntry};
 use crate::error::{Error, Result};
@@ -179,10 +179,9 @@ impl LogosWriter {
                     self.api.base(),
                     first.parent
                 ),
-                format!(
-                    "nothing was sent and nothing is lost; the node is catching up, or it is on another network: it goes on by \
-                     itself when the node knows them. {LIED}"
-                ),
+                "nothing was sent and nothing is lost; the node is catching up, or it is on another network: it goes on by itself \
+                 when the node knows them. If every node says so, the one that called them final lied: SELECT logos_resync() sends \
+                 what the channel lacks",
             )),
         }
     }
