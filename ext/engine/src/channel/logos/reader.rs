@@ -271,8 +271,9 @@ impl LogosReader {
         }
     }
 
-    /// The blocks of a range with holes filled: each the parent of the next, the first the child of the last one read, and
-    /// at the end of all the last irreversible block itself.
+    /// The blocks of a range up to its first hole, and that filled: each the parent of the next, the first the child of the
+    /// last one read, and at the end of all the last irreversible block itself. What is behind the hole is asked for again, so
+    /// that not more than one answer and one hole are held.
     fn joined(&mut self, mark: &Mark, blocks: Vec<Block>, end: Option<&Info>) -> Result<Run> {
         let mut joined: Vec<Block> = Vec::with_capacity(blocks.len());
         for block in blocks {
@@ -287,10 +288,9 @@ impl LogosReader {
             if !follows {
                 let hole = self.hole(mark, before, block.parent, block.slot)?;
                 joined.extend(hole.blocks);
-                if !hole.whole {
-                    return Ok(Run { blocks: joined, whole: false });
-                }
-            } else if let Some((id, slot)) = before.filter(|(_, slot)| *slot >= block.slot) {
+                return Ok(Run { blocks: joined, whole: false });
+            }
+            if let Some((id, slot)) = before.filter(|(_, slot)| *slot >= block.slot) {
                 return Err(self.out_of_time(&block, &format!("the one before it, {id}, of slot {slot}")));
             }
             joined.push(block);
