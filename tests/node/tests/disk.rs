@@ -8,6 +8,7 @@ use std::fs;
 use std::io::Write;
 use std::process::{Child, ChildStdin, Command, Stdio};
 
+use logos_devnode::{Fault, Rule};
 use node_tests::*;
 
 /// A shell that is asked one thing after another.
@@ -77,4 +78,28 @@ fn a_full_disk_while_the_sender_records_ends_nothing() {
     assert!(child.wait().unwrap().success());
     assert_once(&scene.node, channel_of(&url));
     scene.assert_replicates(&scene.db("p.db"), &url, "r.db");
+}
+
+#[test]
+fn what_was_posted_is_remembered_although_the_disk_was_full_when_it_was() {
+    let scene = Scene::by_hand();
+    // The node is away until there is a message, and then the disk is full.
+    scene.node.node().fault(Rule { times: None, ..Rule::new(Fault::Close, "/", 1) });
+    let shell = Shell::open(&scene);
+    shell.ask(&format!(".load '{}'", extension().display()));
+    shell.ask("CREATE TABLE item(id INTEGER PRIMARY KEY, name TEXT, data BLOB);");
+    shell.ask(&format!("SELECT logos_publish('{}', '{QUICK}');", scene.node.url()));
+    shell.ask("SELECT logos_position();");
+    fs::write(scene.path("full"), "-logos").unwrap();
+    scene.node.node().clear_faults();
+    wait_until("the status says it", || shell.ask("SELECT error FROM logos_status;").contains("full"));
+    fs::remove_file(scene.path("full")).unwrap();
+    wait_until("it goes on", || shell.ask("SELECT state FROM logos_status;") == "sending");
+    let Shell { mut child, stdin, .. } = shell;
+    drop(stdin);
+    assert!(child.wait().unwrap().success());
+    let posted = scene.node.node().pending()[0].to_string();
+    let sidecar = rusqlite::Connection::open(scene.path("p.db-logos")).unwrap();
+    let memo: String = sidecar.query_row("SELECT value FROM meta WHERE name = 'memo'", [], |row| row.get(0)).unwrap();
+    assert!(memo.contains(&posted), "{memo}");
 }

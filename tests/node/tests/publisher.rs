@@ -403,3 +403,30 @@ fn t37_funds_that_are_lacking_for_paying_anew_are_named_too() {
     assert_eq!(primary.of_status("error"), "NULL");
     scene.assert_replicates(&primary, &url, "r.db");
 }
+
+#[test]
+fn t39_a_wallet_without_further_notes_is_not_asked_at_every_look() {
+    let notes = vec![1_000_000_000];
+    let scene = Scene::new(NodeConfig { k: 60, prices: Prices::GENESIS, notes, ..NodeConfig::default() });
+    let primary = scene.primary("p.db");
+    primary.publish(&scene.node.url(), &paying(r#", "in_flight": 8"#));
+    let node = scene.node.node();
+    // Included and not final, these are on their way no longer.
+    for n in 0..6 {
+        primary.run(&format!("INSERT INTO item VALUES({n}, 'x', NULL)"));
+        scene.settle(&primary);
+    }
+    for n in 10..13 {
+        primary.run(&format!("INSERT INTO item VALUES({n}, 'x', NULL)"));
+        primary.text("SELECT logos_position()");
+    }
+    let looks = || node.requests("GET /cryptarchia/info");
+    let until = |looked: u64| wait_until("more looks", || looks() > looked + 30);
+    wait_until("a post", || !node.pending().is_empty());
+    until(looks());
+    let asked = node.requests("POST /wallet/fund");
+    until(looks());
+    assert_eq!(node.requests("POST /wallet/fund"), asked);
+    assert_eq!(node.pending().len(), 1);
+    scene.settle(&primary);
+}
