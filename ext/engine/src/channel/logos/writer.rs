@@ -333,11 +333,10 @@ impl LogosWriter {
             if carrier.missed > 2 && carrier.transfer.is_some() {
                 // Blocks came without it although nothing was before it: what it pays with is spent, or too little by now.
                 let (first, last) = (carrier.first, carrier.last);
-                carrier.missed = 1;
                 match self.make(first, last, store, n - flying) {
                     Ok(Some(fresh)) => self.carriers[n] = fresh,
-                    Ok(None) => {}
-                    // What was paid may be enough again by then.
+                    Ok(None) => self.carriers[n].missed = 1,
+                    // It is posted as it is, since what was paid may be enough again, and asked for with the next block.
                     Err(e) => self.carriers[n].unpaid = Some(e),
                 }
             }
