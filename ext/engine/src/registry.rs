@@ -118,17 +118,26 @@ pub fn forget(host: Host) {
 
 /// The mutexes of all connections of this process to a database, held, with no transaction open on any of them: for as
 /// long as this lives, a short write transaction of ours makes none of them BUSY.
+///
+/// A transaction that only reads counts as well, also that of a statement which is not finished: if it goes on to write,
+/// SQLite says BUSY at once when somebody has written meanwhile. Without WAL, a reader would keep us from committing,
+/// and we the next reader from reading.
 pub struct Quiet {
     _locks: Vec<HostLock>,
-    registry: MutexGuard<'static, Registry>,
-    /// Whether some connection has no mutex, so that nothing keeps it from writing meanwhile.
-    pub unsure: bool,
+    /// Connections without a mutex: nothing keeps them from doing something meanwhile.
+    glanced_at: Vec<Host>,
+    _registry: MutexGuard<'static, Registry>,
 }
 
 impl Quiet {
+    /// Whether some connection has no mutex.
+    pub fn unsure(&self) -> bool {
+        !self.glanced_at.is_empty()
+    }
+
     /// Whether no connection is in a transaction. For one without a mutex that is a glance, and may be over at once.
-    pub fn still(&self, path: &Path) -> bool {
-        self.registry.connections.values().filter(|l| l.path.as_deref() == Some(path)).all(|l| l.host.autocommit())
+    pub fn still(&self) -> bool {
+        self.glanced_at.iter().all(|host| host.autocommit() && !host.in_transaction())
     }
 }
 
@@ -136,22 +145,19 @@ impl Quiet {
 pub fn quiet(path: &Path) -> Option<Quiet> {
     let registry = registry();
     let mut locks = Vec::new();
-    let mut unsure = false;
+    let mut glanced_at = Vec::new();
     for listed in registry.connections.values().filter(|l| l.path.as_deref() == Some(path) && l.waiting == 0) {
         let host = listed.host;
         match host.try_lock() {
             TryLock::Busy => return None,
-            TryLock::NoMutex => unsure = true,
-            TryLock::Held(lock) => {
-                if !host.autocommit() || host.writing() {
-                    return None;
-                }
-                locks.push(lock);
-            }
+            TryLock::NoMutex => glanced_at.push(host),
+            // Between BEGIN and the first statement nothing has been read, and nothing will be before we are done.
+            TryLock::Held(_) if host.in_transaction() => return None,
+            TryLock::Held(lock) => locks.push(lock),
         }
     }
-    let quiet = Quiet { _locks: locks, registry, unsure };
-    quiet.still(path).then_some(quiet)
+    let quiet = Quiet { _locks: locks, glanced_at, _registry: registry };
+    quiet.still().then_some(quiet)
 }
 
 /// A connection whose thread waits in a call of ours, outside any transaction: it counts as quiet, though its mutex is
@@ -161,7 +167,7 @@ pub struct Waiting(Host);
 impl Waiting {
     /// Marks the connection, if it has no transaction open.
     pub fn new(host: Host) -> Option<Self> {
-        if !host.autocommit() || host.writing() {
+        if host.in_transaction() {
             return None;
         }
         registry().connections.get_mut(&(host.as_ptr() as usize))?.waiting += 1;

@@ -33,6 +33,20 @@ const POLL_IDLE: Duration = Duration::from_millis(200);
 /// After a hook announced a commit, the snapshot is looked at this often before polling goes on as usual.
 const LOOK_AGAIN: u32 = 12;
 
+/// How soon to try again to put under capture what could not be.
+const ENROL_AGAIN: Duration = Duration::from_millis(5);
+
+/// Tables put under capture in one write transaction, and about the most time that this may take.
+const ENROL_TABLES: usize = 32;
+const ENROL_TIME: Duration = Duration::from_millis(50);
+
+/// How long a further one is tried before the rest waits for the next turn. Each makes all connections read the schema again.
+const ENROL_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Pause between two short writes: mutexes are not handed out in turn, and without one whoever waits for a mutex that we held
+/// could wait until the last write is done.
+const BREATH: Duration = Duration::from_millis(1);
+
 /// Pause after an error that passes by itself.
 const ERROR_PAUSE: Duration = Duration::from_millis(250);
 
@@ -186,7 +200,9 @@ impl<'p> Builder<'p> {
             return (Duration::from_micros(50 << self.look_again), true);
         }
         if self.schema_version.is_none() {
-            return (Duration::from_millis(5), true);
+            // Looking costs as much as there are tables, so somebody who stays in a transaction is looked at less often.
+            let held_up = self.publisher.state().held_up.map_or(Duration::ZERO, |since| since.elapsed());
+            return ((held_up / 16).clamp(ENROL_AGAIN, POLL_IDLE), true);
         }
         let active = self.last_commit.elapsed() < Duration::from_secs(5);
         (if active { POLL_BUSY } else { POLL_IDLE }, true)
@@ -260,8 +276,10 @@ impl<'p> Builder<'p> {
     fn write(&mut self, change: impl FnOnce(&Connection) -> Result<()>) -> Result<bool> {
         let path = &self.publisher.path;
         let doing = || format!("writing to {}", path.display());
-        let Some(quiet) = registry::quiet(path) else { return Ok(false) };
-        if quiet.unsure && self.last_commit.elapsed() < UNSURE_REST {
+        let quiet = registry::quiet(path);
+        self.note_held_up(quiet.is_none());
+        let Some(quiet) = quiet else { return Ok(false) };
+        if quiet.unsure() && self.last_commit.elapsed() < UNSURE_REST {
             let refused_for = self.refused_since.get().map_or(Duration::ZERO, |since| since.elapsed());
             if refused_for < UNSURE_PATIENCE {
                 self.refused_since.set(self.refused_since.get().or_else(|| Some(Instant::now())));
@@ -279,6 +297,13 @@ impl<'p> Builder<'p> {
         Ok(moved.is_some())
     }
 
+    /// Tells the status since when connections of this process have kept us from writing.
+    fn note_held_up(&self, held_up: bool) {
+        if self.publisher.state().held_up.is_some() != held_up {
+            self.publisher.update(|p| p.held_up = held_up.then(Instant::now));
+        }
+    }
+
     /// Returns how far the schema cookie moved; `None`: it could not be had.
     fn write_now(
         &self,
@@ -286,57 +311,93 @@ impl<'p> Builder<'p> {
         change: impl FnOnce(&Connection) -> Result<()>,
         doing: &impl Fn() -> String,
     ) -> Result<Option<i64>> {
+        // Without WAL, a commit that waited for a reader of another process would keep everybody from reading meanwhile.
         self.conn.busy_timeout(Duration::ZERO).doing(doing)?;
-        let begun = self.conn.execute_batch("BEGIN IMMEDIATE");
-        self.conn.busy_timeout(Duration::from_secs(5)).doing(doing)?;
-        match begun.doing(doing) {
-            Err(e) if e.kind == Kind::Retry => return Ok(None),
-            other => other?,
-        }
-        let before = cookie(&self.conn);
-        // A transaction begun meanwhile has read before us, and could not write after us.
-        let done = match quiet.still(&self.publisher.path) {
-            true => change(&self.conn).and_then(|()| {
-                let moved = cookie(&self.conn)? - before?;
-                self.conn.execute_batch("COMMIT").doing(doing).map(|()| Some(moved))
-            }),
-            false => Ok(None),
-        };
+        let done = self.write_unless_busy(quiet, change, doing);
         if !self.conn.is_autocommit() {
             self.conn.execute_batch("ROLLBACK").doing(doing)?;
         }
+        self.conn.busy_timeout(Duration::from_secs(5)).doing(doing)?;
         done
+    }
+
+    fn write_unless_busy(
+        &self,
+        quiet: &registry::Quiet,
+        change: impl FnOnce(&Connection) -> Result<()>,
+        doing: &impl Fn() -> String,
+    ) -> Result<Option<i64>> {
+        let can = |sql| match self.conn.execute_batch(sql).doing(doing) {
+            Err(e) if e.kind == Kind::Retry => Ok(false),
+            other => other.map(|()| true),
+        };
+        if !can("BEGIN IMMEDIATE")? {
+            return Ok(None);
+        }
+        let before = capture::cookie(&self.conn)?;
+        // A transaction begun meanwhile has read before us, and could not write after us.
+        if !quiet.still() {
+            return Ok(None);
+        }
+        change(&self.conn)?;
+        let moved = capture::cookie(&self.conn)? - before;
+        Ok(can("COMMIT")?.then_some(moved))
     }
 
     /// Puts under capture what is not. Returns whether everything is.
     fn enrol(&mut self) -> Result<bool> {
-        let before = cookie(&self.conn)?;
-        if self.schema_version == Some(before) {
+        if self.schema_version == Some(capture::cookie(&self.conn)?) {
             return Ok(true);
         }
-        let survey = |conn: &Connection| -> Result<Vec<Captured>> { capture::survey(conn, &schema::read(conn)?) };
-        let set_up = capture::is_set_up(&self.conn).unwrap_or(false);
-        let mut captured = if set_up { survey(&self.conn)? } else { Vec::new() };
-        if !set_up || captured.iter().any(|c| !c.intact) {
+        // Until all is done, it is tried again soon, also if nothing is committed meanwhile.
+        self.schema_version = None;
+        if !capture::is_set_up(&self.conn).unwrap_or(false) && !self.write(capture::set_up)? {
+            return Ok(false);
+        }
+        // What the survey looks at is as old as this, or newer: then the cookie shows it at the next look.
+        let at = capture::cookie(&self.conn)?;
+        let mut captured = capture::survey(&self.conn, &schema::read(&self.conn)?)?;
+        let done = self.enrol_tables(&mut captured, at)?;
+        self.left_out = schema::left_out(&self.conn)?;
+        self.warn();
+        let known = captured.into_iter().filter(|c| c.core && !c.table.is_virtual).map(|c| c.table.name);
+        self.publisher.signal.set_captured(known.collect());
+        self.schema_version = done;
+        Ok(done.is_some())
+    }
+
+    /// Puts those of the tables under capture that are not, a few in each write transaction: a migration may bring hundreds.
+    /// `at` is the schema cookie that the survey was made at. Returns the one at which all are captured; `None`: not all are.
+    fn enrol_tables(&mut self, captured: &mut [Captured], mut at: i64) -> Result<Option<i64>> {
+        let mut open: Vec<&mut Captured> = captured.iter_mut().filter(|c| !c.intact).collect();
+        let mut open = open.as_mut_slice();
+        let mut last: Option<Instant> = None;
+        while !open.is_empty() {
+            let (mut done, mut now) = (0, at);
+            let start = Instant::now();
             let written = self.write(|conn| {
-                capture::enrol(conn)?;
+                // Changed since the survey: then there is nothing to rely on.
+                let same = capture::cookie(conn)? == at;
+                while same && done < open.len().min(ENROL_TABLES) && start.elapsed() < ENROL_TIME {
+                    capture::enrol(conn, open[done])?;
+                    done += 1;
+                }
+                now = capture::cookie(conn)?;
                 crate::fault::point("enrol.before_commit");
                 Ok(())
             })?;
-            if !written {
-                // Tried again soon, also if nothing is committed meanwhile.
-                self.schema_version = None;
-                return Ok(false);
+            if written && done > 0 {
+                (at, last) = (now, Some(Instant::now()));
+                let (enrolled, rest) = open.split_at_mut(done);
+                enrolled.iter_mut().for_each(|c| c.core = true);
+                open = rest;
+            } else if written || last.is_none_or(|last| last.elapsed() > ENROL_PATIENCE) {
+                // Once begun it is worth waiting a little: what is not captured yet goes into the next message whole.
+                return Ok(None);
             }
-            captured = survey(&self.conn)?;
+            breathe();
         }
-        self.left_out = schema::left_out(&self.conn)?;
-        self.warn();
-        self.publisher
-            .signal
-            .set_captured(captured.into_iter().filter(|c| !c.table.is_virtual).map(|c| c.table.name).collect());
-        self.schema_version = Some(cookie(&self.conn)?);
-        Ok(true)
+        Ok(Some(at))
     }
 
     /// Logs rows that the update hook saw and the log did not. Doubts that cannot be settled now come back.
@@ -460,6 +521,8 @@ impl<'p> Builder<'p> {
         let worth = resting || rows.max(unmarked) > PRUNE_WORTH || self.last_prune.elapsed() > PRUNE_EVERY;
         let pressing = rows.max(unmarked) > PRUNE_PRESSING;
         if (rows <= 0 && unmarked <= 0) || !worth || !(others_rest || pressing) {
+            // Nobody is in the way of anything.
+            self.note_held_up(self.schema_version.is_none() && self.publisher.state().held_up.is_some());
             return Ok(false);
         }
         let (mut more, mut marked) = (false, self.marked);
@@ -477,12 +540,15 @@ impl<'p> Builder<'p> {
             self.last_prune = Instant::now();
             crate::fault::point("prune.done");
         }
+        if written && more {
+            breathe();
+        }
         Ok(written && more)
     }
 }
 
-fn cookie(conn: &Connection) -> Result<i64> {
-    conn.pragma_query_value(None, "schema_version", |row| row.get(0)).doing(|| "reading the schema".into())
+fn breathe() {
+    std::thread::sleep(BREATH);
 }
 
 /// Takes everything of ours out of a database file. Waits for writers for as long as SQLite does.

@@ -22,7 +22,7 @@ pub use resync::resync;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use logos_log::entry::SignedTx;
 use logos_log::ids::{ChannelId, MsgId, Position};
@@ -41,6 +41,9 @@ use crate::sqlite::{capture, connection};
 
 /// How long a publisher that was told to end is waited for before another takes over. Its threads look at every step.
 const HANDOVER: Duration = Duration::from_secs(10);
+
+/// How long connections of this process keep us from writing before the status says so: what most transactions take is no news.
+const HELD_UP_NEWS: Duration = Duration::from_secs(5);
 
 /// Options of `logos_publish`, one JSON object.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -116,6 +119,8 @@ struct Progress {
     builder: Option<Error>,
     sender: Option<Error>,
     warnings: Vec<String>,
+    /// Since when a connection of this process was in a transaction whenever the builder wanted to write.
+    held_up: Option<Instant>,
     /// How long the channel takes for an entry.
     pace: Option<Duration>,
     requests: u64,
@@ -182,7 +187,7 @@ impl Publisher {
         sidecar.set_transport(&url.transport.to_string())?;
         let conn = connection::open(path)?;
         conn.execute_batch("BEGIN IMMEDIATE").map_err(|e| busy(path, &e))?;
-        let moved = capture::enrol(&conn)?;
+        let moved = capture::enrol_all(&conn)?;
         conn.execute_batch("COMMIT").map_err(|e| busy(path, &e))?;
         sidecar.move_cookie(moved)?;
         let publisher = Arc::new(Self {
@@ -393,6 +398,14 @@ impl Publisher {
             warnings.push(format!(
                 "on {displaced} connections logos was loaded after the application had set a hook of its own, which was replaced: \
                  load logos first"
+            ));
+        }
+        let held_up = p.held_up.filter(|_| !p.builder_done).map(|since| since.elapsed());
+        if let Some(held_up) = held_up.filter(|&time| time > HELD_UP_NEWS) {
+            warnings.push(format!(
+                "for {} s, whenever logos looked, a connection of this process was in a transaction or had a SELECT unfinished: \
+                 until none is, published rows of the log are not pruned, and new tables are sent whole with each message",
+                held_up.as_secs()
             ));
         }
         Report {

@@ -61,6 +61,15 @@ impl Host {
         unsafe { ffi::sqlite3_txn_state(self.0, c"main".as_ptr()) == ffi::SQLITE_TXN_WRITE }
     }
 
+    /// Whether a transaction is open on the main database, be it one that has only read. A statement that is not finished has
+    /// one in autocommit mode too.
+    pub fn in_transaction(self) -> bool {
+        // SAFETY: the handle is open (type invariant), and "main" is always there. The call takes the connection's mutex, so
+        // callers are on its thread, hold that mutex, or know that there is none. Then it is a glance like `autocommit`: reads
+        // of words that live as long as the connection, unless its thread attaches a third database in this very instant.
+        unsafe { ffi::sqlite3_txn_state(self.0, c"main".as_ptr()) != ffi::SQLITE_TXN_NONE }
+    }
+
     /// Takes the connection's own mutex if nobody has it: then no other thread is inside a call on it.
     pub fn try_lock(self) -> TryLock {
         // SAFETY: the handle is open (type invariant), so its mutex is valid.

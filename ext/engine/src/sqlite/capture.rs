@@ -109,24 +109,41 @@ pub fn is_set_up(conn: &Connection) -> rusqlite::Result<bool> {
     Ok(n == 3 && canary::is_armed(canary::read(conn)?))
 }
 
-/// Puts everything under capture that is not. The caller has an open write transaction. Returns how far that moved the schema
-/// cookie, which is not the application's doing.
-pub fn enrol(conn: &Connection) -> Result<i64> {
+/// Makes our tables where they are not as they must be. The caller has an open write transaction.
+pub fn set_up(conn: &Connection) -> Result<()> {
     let doing = || "setting up capture".to_string();
-    let cookie = || conn.pragma_query_value(None, "schema_version", |row| row.get::<_, i64>(0)).doing(doing);
-    let before = cookie()?;
     conn.execute_batch(
         "CREATE TABLE IF NOT EXISTS _logos_log(seq INTEGER PRIMARY KEY, tbl INTEGER, k0); \
          CREATE TABLE IF NOT EXISTS _logos_table(id INTEGER PRIMARY KEY, name TEXT, replaces INTEGER);",
     )
     .doing(doing)?;
-    milestone(conn).doing(doing)?;
-    canary::arm(conn).doing(doing)?;
-    let objects = schema::read(conn)?;
-    for captured in survey(conn, &objects)?.iter().filter(|c| !c.intact) {
-        enrol_table(conn, captured).doing(|| format!("setting up capture of table {}", quote(&captured.table.name)))?;
+    let any: bool = conn.query_row("SELECT EXISTS (SELECT 1 FROM _logos_log)", [], |row| row.get(0)).doing(doing)?;
+    if !any {
+        milestone(conn).doing(doing)?;
     }
-    Ok(cookie()? - before)
+    canary::arm(conn).doing(doing)
+}
+
+/// Puts one table under capture, or mends its capture. The caller has an open write transaction, in which the table is still
+/// as it was when `survey` looked.
+pub fn enrol(conn: &Connection, captured: &Captured) -> Result<()> {
+    enrol_table(conn, captured).doing(|| format!("setting up capture of table {}", quote(&captured.table.name)))
+}
+
+/// Puts everything under capture that is not, and sets a milestone. The caller has an open write transaction. Returns how far
+/// that moved the schema cookie, which is not the application's doing.
+pub fn enrol_all(conn: &Connection) -> Result<i64> {
+    let before = cookie(conn)?;
+    set_up(conn)?;
+    milestone(conn).doing(|| "setting up capture".into())?;
+    let objects = schema::read(conn)?;
+    survey(conn, &objects)?.iter().filter(|c| !c.intact).try_for_each(|captured| enrol(conn, captured))?;
+    Ok(cookie(conn)? - before)
+}
+
+/// The schema cookie: another one after each change of the schema.
+pub fn cookie(conn: &Connection) -> Result<i64> {
+    conn.pragma_query_value(None, "schema_version", |row| row.get(0)).doing(|| "reading the schema".into())
 }
 
 fn enrol_table(conn: &Connection, captured: &Captured) -> rusqlite::Result<()> {
