@@ -63,6 +63,39 @@ fn loading_twice_on_one_connection_is_harmless() {
     assert_eq!(rows.iter().filter(|row| row.role == "primary" && path.ends_with(&row.database)).count(), 1, "{rows:?}");
 }
 
+/// The tests bring a SQLite of their own, and the system has another.
+#[cfg(feature = "bundled")]
+#[test]
+fn a_second_sqlite_library_in_the_process_is_refused_and_the_first_goes_on() {
+    use std::ffi::{c_char, c_int, c_void, CStr, CString};
+    use std::os::unix::ffi::OsStrExt;
+    type Open = unsafe extern "C" fn(*const c_char, *mut *mut c_void) -> c_int;
+    type Allow = unsafe extern "C" fn(*mut c_void, c_int) -> c_int;
+    type Load = unsafe extern "C" fn(*mut c_void, *const c_char, *const c_char, *mut *mut c_char) -> c_int;
+
+    let pair = Pair::of("CREATE TABLE t(a); INSERT INTO t VALUES (1)");
+    let file = CString::new(extension().as_os_str().as_bytes()).unwrap();
+    // SAFETY: the functions are SQLite's own, looked up in SQLite's library and called with what they take.
+    let (rc, text) = unsafe {
+        let library = libc::dlopen(c"libsqlite3.so.0".as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL);
+        assert!(!library.is_null(), "the system has no SQLite library");
+        let find = |name: &CStr| libc::dlsym(library, name.as_ptr());
+        let open = std::mem::transmute::<*mut c_void, Open>(find(c"sqlite3_open"));
+        let allow = std::mem::transmute::<*mut c_void, Allow>(find(c"sqlite3_enable_load_extension"));
+        let load = std::mem::transmute::<*mut c_void, Load>(find(c"sqlite3_load_extension"));
+        let (mut db, mut error) = (std::ptr::null_mut(), std::ptr::null_mut());
+        assert_eq!((open(c":memory:".as_ptr(), &mut db), allow(db, 1)), (0, 0));
+        let rc = load(db, file.as_ptr(), std::ptr::null(), &mut error);
+        assert!(!error.is_null());
+        (rc, CStr::from_ptr(error).to_string_lossy().into_owned())
+    };
+    assert_ne!(rc, 0);
+    assert!(text.contains("another SQLite library of this process") && text.contains("nothing was loaded"), "{text}");
+    assert!(pair.primary.text("SELECT logos_version()").contains(rusqlite::version()));
+    pair.run("INSERT INTO t VALUES (2)");
+    pair.check();
+}
+
 #[test]
 fn loading_on_many_connections_is_harmless() {
     let pair = Pair::of("CREATE TABLE t(a)");

@@ -3,13 +3,13 @@
 use std::ffi::{c_char, c_int, c_void, CString};
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::ptr;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 use rusqlite::{ffi, Connection};
 
 use crate::error::{Doing, Error, Result};
 use crate::registry;
-use crate::sqlite::api::{Host, TryLock};
+use crate::sqlite::api::{host_version, Host, TryLock};
 use crate::sqlite::connection;
 use crate::sqlite::hooks::{self, Context, Signal};
 
@@ -48,13 +48,17 @@ pub unsafe fn entry(db: *mut ffi::sqlite3, error: *mut *mut c_char, api: *mut ff
     }
 }
 
-/// Takes the host's function table, if the host is not too old.
+/// Takes the host's function table, if the host is not too old, and not another one than before.
 ///
 /// # Safety
 /// `api` is the table that SQLite passed.
 unsafe fn initialise(api: *mut ffi::sqlite3_api_routines) -> Result<()> {
-    static ONCE: Mutex<()> = Mutex::new(());
-    let _once = ONCE.lock();
+    /// Address of the table that was taken. Each SQLite library has one, for as long as it is loaded.
+    static TAKEN: Mutex<Option<usize>> = Mutex::new(None);
+    let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+    if *taken == Some(api as usize) {
+        return Ok(());
+    }
     // SAFETY: as the caller says; every host has had this function since 3.0.
     let version = unsafe { api.as_ref() }.and_then(|api| api.libversion_number).map_or(0, |f| {
         // SAFETY: a plain query.
@@ -71,10 +75,20 @@ unsafe fn initialise(api: *mut ffi::sqlite3_api_routines) -> Result<()> {
             "nothing was loaded; load it into a newer SQLite",
         ));
     }
+    if taken.is_some() {
+        // Every call of ours goes through the one table, so connections of the two libraries would be mixed up.
+        return Err(Error::fix(
+            format!("another SQLite library of this process ({}) has loaded logos already", host_version()),
+            "nothing was loaded, and the other goes on; have all of the process use one SQLite library, or publish from a process \
+             of its own",
+        ));
+    }
     // SAFETY: the table is valid and new enough.
     unsafe { ffi::rusqlite_extension_init2(api) }.map_err(|e| {
         Error::fix(format!("this SQLite cannot host logos: {e}"), "nothing was loaded; use another SQLite")
-    })
+    })?;
+    *taken = Some(api as usize);
+    Ok(())
 }
 
 /// Hands the sentence to SQLite, in memory of SQLite's own.
