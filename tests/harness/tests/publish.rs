@@ -125,6 +125,26 @@ fn the_sidecar_is_readable_by_its_owner_only() {
 }
 
 #[test]
+fn a_sidecar_that_was_there_for_everybody_becomes_its_owners_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = TempDir::new();
+    let database = dir.file("primary.db");
+    let files =
+        ["", "-wal"].map(|suffix| std::path::PathBuf::from(format!("{}{suffix}", sidecar(&database).display())));
+    for file in &files {
+        std::fs::write(file, "").unwrap();
+        std::fs::set_permissions(file, PermissionsExt::from_mode(0o666)).unwrap();
+    }
+    let conn = open(&database);
+    conn.run(TABLES);
+    publish(&conn, &dir.channel());
+    flush(&conn);
+    for file in &files {
+        assert_eq!(std::fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600, "{}", file.display());
+    }
+}
+
+#[test]
 fn every_commit_is_covered_by_the_position_and_flush_waits_for_it() {
     let pair = Pair::of(TABLES);
     let mut last = flush(&pair.primary);
@@ -266,6 +286,42 @@ fn remove_takes_everything_of_ours_away_and_nothing_else() {
     pair.run("INSERT INTO t VALUES (50, 'afterwards'); CREATE TABLE n(a)");
     assert_eq!(pair.primary.text("PRAGMA integrity_check"), "ok");
     pair.primary.fails("SELECT logos_flush(1)");
+}
+
+#[test]
+fn remove_is_refused_while_another_process_publishes() {
+    let pair = Pair::of(TABLES);
+    flush(&pair.primary);
+    let answer = Shell::run_with_logos(&pair.primary_path(), "SELECT logos_remove();");
+    assert!(answer.err.contains("another process publishes"), "{answer:?}");
+    assert!(answer.err.contains("logos_stop()"), "{answer:?}");
+    assert!(sidecar(&pair.primary_path()).exists());
+    pair.run("INSERT INTO t VALUES (50, 'captured as before')");
+    pair.check();
+    pair.run("SELECT logos_stop()");
+    let answer = Shell::run_with_logos(&pair.primary_path(), "SELECT logos_remove();");
+    assert_eq!((answer.out.as_str(), answer.err.as_str()), ("removed", ""));
+    assert!(!sidecar(&pair.primary_path()).exists());
+}
+
+#[test]
+fn a_sidecar_that_is_missing_or_damaged_does_not_keep_from_removing() {
+    for missing in [true, false] {
+        let pair = Pair::of(TABLES);
+        flush(&pair.primary);
+        pair.run("SELECT logos_stop()");
+        let file = sidecar(&pair.primary_path());
+        match missing {
+            true => std::fs::remove_file(&file).unwrap(),
+            false => std::fs::write(&file, "junk").unwrap(),
+        }
+        pair.run("SELECT logos_remove()");
+        assert_eq!(
+            pair.primary.int("SELECT count(*) FROM sqlite_schema WHERE name LIKE '\\_logos\\_%' ESCAPE '\\'"),
+            0
+        );
+        assert!(!file.exists());
+    }
 }
 
 #[test]

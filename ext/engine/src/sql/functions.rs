@@ -18,7 +18,8 @@ use crate::registry;
 use crate::replica::{self, Puller};
 use crate::sqlite::api::{host_version, Host};
 use crate::sqlite::role::{self, Role};
-use crate::sqlite::{capture, connection, guard, sidecar};
+use crate::sqlite::sidecar::Removal;
+use crate::sqlite::{capture, connection, guard};
 
 type Function = fn(&Context<'_>) -> Result<Value>;
 
@@ -270,22 +271,16 @@ fn remove(ctx: &Context<'_>) -> Result<Value> {
     let path = path_of(host)?;
     let role = role(ctx)?;
     stop_all(&path);
+    if let Some(before) = registry::retired_publisher(&path) {
+        before.stop(PATIENCE);
+    }
+    let sidecar = Removal::begin(&path)?;
     match role {
         Role::Empty | Role::Plain => {}
         Role::Primary => publish::remove_from(&path)?,
         Role::Replica(_) => guard::release(&mut connection::open(&path)?)?,
     }
-    let sidecar = sidecar::path_of(&path);
-    for suffix in ["", "-wal", "-shm"] {
-        let mut file = sidecar.as_os_str().to_os_string();
-        file.push(suffix);
-        match std::fs::remove_file(&file) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                return Err(e).doing(|| format!("removing {}", sidecar.display()))
-            }
-            _ => {}
-        }
-    }
+    sidecar.finish()?;
     Ok(Value::Text("removed".into()))
 }
 

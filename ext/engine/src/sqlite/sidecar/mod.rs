@@ -13,6 +13,7 @@
 //! Not here: what a message says (`snapshot`), sending it (`publish`).
 
 mod published;
+mod removal;
 mod sending;
 mod storing;
 
@@ -26,6 +27,7 @@ use super::connection;
 use crate::error::{Doing, Error, Result};
 
 pub use published::{Base, Published};
+pub use removal::Removal;
 pub use sending::{Backlog, MessageRow};
 pub use storing::{Found, FoundEntry, Message, Storing};
 
@@ -54,10 +56,17 @@ const TABLES: &str = "
     CREATE INDEX entry_id ON entry(id);
     CREATE INDEX entry_seq ON entry(seq);";
 
+/// Endings of the sidecar and of what SQLite keeps beside it.
+const FILES: [&str; 4] = ["", "-wal", "-shm", "-journal"];
+
 /// Path of a database's sidecar.
 pub fn path_of(database: &Path) -> PathBuf {
-    let mut name = database.as_os_str().to_os_string();
-    name.push("-logos");
+    with_suffix(database, "-logos")
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_os_string();
+    name.push(suffix);
     PathBuf::from(name)
 }
 
@@ -66,7 +75,7 @@ impl Sidecar {
     pub fn open(database: &Path) -> Result<Self> {
         let path = path_of(database);
         let doing = || format!("opening the sidecar {}", path.display());
-        create_private(&path).doing(doing)?;
+        create_private(&path)?;
         let conn = connection::open_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
         let held = |e: rusqlite::Error| match e.sqlite_error_code() {
             Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked) => Error::fix(
@@ -205,14 +214,37 @@ fn file_identity(path: &Path) -> Option<String> {
     }
 }
 
-/// Makes the file for its owner's eyes only, before SQLite opens it.
-fn create_private(path: &Path) -> std::io::Result<()> {
+/// Makes the file for its owner's eyes only, before SQLite opens it. One that is there already, and what SQLite keeps beside it,
+/// becomes so.
+fn create_private(path: &Path) -> Result<()> {
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     match options.open(path) {
-        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
-        other => other.map(drop),
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+        other => return other.map(drop).doing(|| format!("making the sidecar {}", path.display())),
     }
+    #[cfg(unix)]
+    for file in FILES.map(|suffix| with_suffix(path, suffix)) {
+        make_private(&file)?;
+    }
+    Ok(())
+}
+
+/// Takes everybody else's permissions from a file, if there is one.
+#[cfg(unix)]
+fn make_private(file: &Path) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    let Ok(found) = std::fs::metadata(file) else { return Ok(()) };
+    if found.permissions().mode() & 0o077 == 0 {
+        return Ok(());
+    }
+    std::fs::set_permissions(file, PermissionsExt::from_mode(0o600)).map_err(|e| {
+        Error::fix(
+            format!("{} can be read by others, and that cannot be changed: {e}", file.display()),
+            "nothing was published; the signing key is in it: make this process's user its owner, or move it away to publish \
+             on a new channel",
+        )
+    })
 }
