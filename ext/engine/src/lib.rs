@@ -6,7 +6,8 @@
 //! | `entry` | what the sidecar stores and a channel sends | `logos_log` |
 //! | `channel` | the trait and its transports | `logos_log`, `entry` |
 //! | `publish`, `replica` | the threads that move messages | `sqlite`, `channel` |
-//! | `registry`, `patience` | what this process has open; how long a caller waits | all of these |
+//! | `registry`, `fork` | what this process has open; what a fork of it waits for | all of these |
+//! | `patience` | how long a caller waits | `error` |
 //! | `sql` | the SQL surface | all of these |
 //!
 //! `unsafe` is only in `sqlite::{api, hooks}` and `sql::{load, functions, tables}`: where SQLite calls us, or where we call
@@ -16,6 +17,7 @@ pub mod channel;
 pub mod entry;
 pub mod error;
 mod fault;
+mod fork;
 mod patience;
 pub mod publish;
 mod registry;

@@ -8,13 +8,16 @@
 //!   closing of a file in WAL mode, and that must not be ours.
 //! - After a fork the child has none of the threads; what it inherited is dropped without a word to them.
 
+use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
+use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
 use rusqlite::Connection;
 
+use crate::fork;
 use crate::publish::Publisher;
 use crate::replica::Follower;
 use crate::sqlite::api::{Host, HostLock, TryLock};
@@ -61,6 +64,30 @@ fn registry() -> MutexGuard<'static, Registry> {
     registry
 }
 
+thread_local! {
+    /// The registry, held by the thread that forks.
+    static HELD: RefCell<Option<MutexGuard<'static, Registry>>> = const { RefCell::new(None) };
+}
+
+/// Before a fork: takes the lock, so that it is not somebody else's in the child. Tries until the deadline.
+pub fn hold(deadline: Instant) {
+    let registry = loop {
+        match REGISTRY.try_lock() {
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(1)),
+            Err(TryLockError::WouldBlock) => return,
+            Err(TryLockError::Poisoned(registry)) => break registry.into_inner(),
+            Ok(registry) => break registry,
+        }
+    };
+    // What cannot be kept is given back at once.
+    let _ = HELD.try_with(|held| held.replace(Some(registry)));
+}
+
+/// After a fork, in parent and child.
+pub fn release() {
+    let _ = HELD.try_with(RefCell::take);
+}
+
 /// The signal of a database: shared by the hooks of all its connections and its publisher.
 pub fn signal(path: &Path) -> Arc<Signal> {
     registry().signals.entry(path.to_path_buf()).or_default().clone()
@@ -84,6 +111,7 @@ pub fn remember(host: Host, path: Option<PathBuf>) {
 /// Closes a connection of one of our threads. When the application has none left on that database it is the last, and does
 /// what the application's last would have done: it brings the write-ahead log into the database and removes it.
 pub fn close(path: &Path, conn: Connection) {
+    let _inside = fork::enter();
     let mut listed = registry();
     if listed.connections.values().any(|l| l.path.as_deref() == Some(path)) {
         return;

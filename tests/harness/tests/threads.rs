@@ -4,10 +4,12 @@
 //! turns, so that each counts its own.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::process::Command;
 use std::sync::Mutex;
 
-use harness::pair::{flush, publish};
-use harness::{open, wait_until, Pair, Sql, TempDir};
+use harness::files::extension;
+use harness::pair::{attach, flush, publish};
+use harness::{assert_equal, open, wait_until, Pair, Sql, TempDir};
 
 static ALONE: Mutex<()> = Mutex::new(());
 
@@ -60,6 +62,21 @@ fn stopping_ends_the_threads() {
         conn.close().unwrap();
     }
     wait_until("the threads have ended", || threads() <= before + 1);
+}
+
+#[test]
+fn a_child_forked_while_its_parent_publishes_opens_a_database_of_its_own() {
+    let dir = TempDir::new();
+    let output = Command::new(env!("CARGO_BIN_EXE_load"))
+        .args(["forks", dir.path().to_str().unwrap()])
+        .env("LOGOS_EXTENSION", extension())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(open(&dir.file("of-the-child.db")).int("SELECT count(*) FROM t"), 120);
+    let replica = open(&dir.file("replica.db"));
+    attach(&replica, String::from_utf8_lossy(&output.stdout).trim());
+    assert_equal(&open(&dir.file("primary-0.db")), &replica);
 }
 
 #[test]

@@ -20,6 +20,7 @@ use rusqlite::Connection;
 
 use super::{now_ms, Publisher};
 use crate::error::{Doing, Error, Kind, Result};
+use crate::fork;
 use crate::registry;
 use crate::sqlite::capture::{self, Captured};
 use crate::sqlite::hooks::Doubt;
@@ -77,7 +78,7 @@ const REST: Duration = Duration::from_millis(500);
 pub(super) fn spawn(publisher: Arc<Publisher>, conn: Connection) -> Result<()> {
     let run = move || {
         let outcome = catch_unwind(AssertUnwindSafe(|| {
-            let mut builder = Builder::new(&publisher, conn)?;
+            let mut builder = fork::inside(|| Builder::new(&publisher, conn))?;
             let outcome = builder.run();
             registry::close(&publisher.path, builder.conn);
             outcome
@@ -90,6 +91,7 @@ pub(super) fn spawn(publisher: Arc<Publisher>, conn: Connection) -> Result<()> {
             }
             p.builder_done = true;
         });
+        publisher.let_go();
     };
     std::thread::Builder::new().name("logos-builder".into()).spawn(run).doing(|| "starting a thread".into()).map(drop)
 }
@@ -167,7 +169,7 @@ impl<'p> Builder<'p> {
             }
             let retired = self.publisher.retired.load(Ordering::Acquire);
             let ticket = self.publisher.tickets.load(Ordering::Acquire);
-            match self.turn(retired) {
+            match fork::inside(|| self.turn(retired)) {
                 Ok(true) => continue,
                 Ok(false) if retired => return Ok(()),
                 Ok(false) => {
@@ -477,7 +479,10 @@ impl<'p> Builder<'p> {
         }
         let seq = self.published.position.seq + 1;
         let (created, previous) = (now_ms(), self.published.position.digest);
-        let parts = PartWriter::new(seq, |_, data| storing.part(seq, data));
+        let parts = PartWriter::new(seq, |_, data| {
+            fork::pass();
+            storing.part(seq, data)
+        });
         let (parts, counts) = snapshot::write(&self.conn, &plan, seq, previous, created, parts)?;
         let (digest, bytes, parts) = parts.finish().doing(|| format!("storing message {seq}"))?;
         plan.next.position = Position { seq, digest };
@@ -548,7 +553,7 @@ impl<'p> Builder<'p> {
 }
 
 fn breathe() {
-    std::thread::sleep(BREATH);
+    fork::outside(|| std::thread::sleep(BREATH));
 }
 
 /// Takes everything of ours out of a database file. Waits for writers for as long as SQLite does.

@@ -19,6 +19,7 @@ mod sender;
 pub use builder::remove_from;
 pub use resync::resync;
 
+use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -32,6 +33,7 @@ use crate::channel::logos::WriteOptions;
 use crate::channel::{Author, Store, Url};
 use crate::entry::State;
 use crate::error::{Error, Kind, Result};
+use crate::fork;
 use crate::patience::Patience;
 use crate::registry;
 use crate::sqlite::hooks::Signal;
@@ -244,8 +246,15 @@ impl Publisher {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn sidecar(&self) -> MutexGuard<'_, Sidecar> {
-        self.sidecar.lock().unwrap_or_else(PoisonError::into_inner)
+    fn sidecar(&self) -> HeldSidecar<'_> {
+        let sidecar = fork::outside(|| self.sidecar.lock().unwrap_or_else(PoisonError::into_inner));
+        HeldSidecar { sidecar, _inside: fork::enter() }
+    }
+
+    /// The last thing that a thread of ours does with it: closing the sidecar may be that.
+    fn let_go(self: Arc<Self>) {
+        let _inside = fork::enter();
+        drop(self);
     }
 
     /// Changes the progress and tells everybody who waits for it.
@@ -422,6 +431,26 @@ impl Publisher {
             finalized: p.finalized.unwrap_or(Position::START),
             requests: p.requests,
         }
+    }
+}
+
+/// The sidecar, held; meanwhile a fork waits.
+struct HeldSidecar<'p> {
+    sidecar: MutexGuard<'p, Sidecar>,
+    _inside: fork::Inside,
+}
+
+impl Deref for HeldSidecar<'_> {
+    type Target = Sidecar;
+
+    fn deref(&self) -> &Sidecar {
+        &self.sidecar
+    }
+}
+
+impl DerefMut for HeldSidecar<'_> {
+    fn deref_mut(&mut self) -> &mut Sidecar {
+        &mut self.sidecar
     }
 }
 

@@ -41,6 +41,7 @@ pub(super) fn spawn(publisher: Arc<Publisher>) -> Result<()> {
             }
             p.sender_done = true;
         });
+        publisher.let_go();
     };
     std::thread::Builder::new().name("logos-sender".into()).spawn(run).doing(|| "starting a thread".into()).map(drop)
 }

@@ -3,11 +3,12 @@
 use std::ffi::{c_char, c_int, c_void, CString};
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::ptr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use rusqlite::{ffi, Connection};
 
 use crate::error::{Doing, Error, Result};
+use crate::fork;
 use crate::registry;
 use crate::sqlite::api::{host_version, Host, TryLock};
 use crate::sqlite::connection;
@@ -28,6 +29,7 @@ pub unsafe fn entry(db: *mut ffi::sqlite3, error: *mut *mut c_char, api: *mut ff
             // SAFETY: the connection is open and stays so until it closes, which `attach` gets to know.
             attach(unsafe { Host::new(db) })?;
         }
+        watch_forks()?;
         // SAFETY: `auto_entry` has the signature that SQLite calls it with (its C declaration hides that behind a plain
         // function pointer); registering it again does nothing.
         match unsafe {
@@ -89,6 +91,40 @@ unsafe fn initialise(api: *mut ffi::sqlite3_api_routines) -> Result<()> {
     })?;
     *taken = Some(api as usize);
     Ok(())
+}
+
+/// Has a fork of this process wait until no thread of ours is inside SQLite, once a process.
+#[cfg(unix)]
+fn watch_forks() -> Result<()> {
+    static REGISTERED: OnceLock<c_int> = OnceLock::new();
+    // SAFETY: the handlers are functions of this library, which stays loaded, and no panic leaves them.
+    let rc = REGISTERED.get_or_init(|| unsafe {
+        libc::pthread_atfork(Some(before_fork), Some(after_fork), Some(after_fork_in_child))
+    });
+    match rc {
+        0 => Ok(()),
+        rc => Err(Error::bug(format!("the system refused to call us before a fork (error {rc})"))),
+    }
+}
+
+#[cfg(not(unix))]
+fn watch_forks() -> Result<()> {
+    Ok(())
+}
+
+#[cfg(unix)]
+unsafe extern "C" fn before_fork() {
+    let _ = catch_unwind(fork::prepare);
+}
+
+#[cfg(unix)]
+unsafe extern "C" fn after_fork() {
+    let _ = catch_unwind(fork::in_parent);
+}
+
+#[cfg(unix)]
+unsafe extern "C" fn after_fork_in_child() {
+    let _ = catch_unwind(fork::in_child);
 }
 
 /// Hands the sentence to SQLite, in memory of SQLite's own.

@@ -26,6 +26,7 @@ use super::section::{is_clash, param, Section};
 use super::virtuals::{self, Indexer, Way};
 use super::{canary, quote, schema, snapshot, sqltext};
 use crate::error::{Doing, Error, Result};
+use crate::fork;
 
 /// One message applied.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +57,7 @@ pub struct Message<'m, R: BufRead> {
 
 /// Applies one message in one transaction.
 pub fn apply<R: BufRead>(conn: &mut Connection, message: Message<'_, R>) -> Result<(Header, Counts)> {
+    let _inside = fork::enter();
     let seq = message.after.position.seq;
     let reading = || format!("reading message {seq}");
     let applying = || format!("applying message {seq}");
@@ -86,6 +88,7 @@ pub fn apply<R: BufRead>(conn: &mut Connection, message: Message<'_, R>) -> Resu
                 counts = *all;
             }
             applying.item(item)?;
+            fork::pass();
         }
         if applying.schema_changed {
             guard(&tx)?;

@@ -8,6 +8,7 @@ use logos_log::ids::{ChannelId, Digest, MsgId, Position};
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::error::{Doing, Result};
+use crate::fork;
 
 /// Where a replica stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,6 +125,7 @@ pub fn describe(role: &Role) -> Option<String> {
 
 /// Position and channel of a replica, if the database is one.
 pub fn position(conn: &Connection) -> Result<Option<Standing>> {
+    let _inside = fork::enter();
     let doing = || "reading the replica's position".to_string();
     let is_replica = conn
         .query_row("SELECT 1 FROM sqlite_schema WHERE name = '_logos_replica'", [], |_| Ok(()))

@@ -4,11 +4,12 @@
 //! `load replica DATABASE URL` follows until it is killed.
 //! `load tour FOLDER` takes a primary and a replica in that folder through every kind of step, once, and ends.
 //! `load fork FOLDER` forks with a loaded extension; parent and child publish a database each.
+//! `load forks FOLDER` forks again and again while it publishes; each child opens a database of its own.
 //! `LOGOS_EXTENSION` names the build of the extension to load.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use harness::files::extension;
 use harness::pair::{attach, flush, publish, try_attach};
@@ -22,6 +23,7 @@ fn main() {
         ["replica", database, url] => replica(Path::new(database), url),
         ["tour", folder] => tour(Path::new(folder)),
         ["fork", folder] => fork(Path::new(folder)),
+        ["forks", folder] => forks(Path::new(folder)),
         _ => panic!("usage: see the head of load.rs"),
     }
 }
@@ -112,10 +114,56 @@ fn fork(folder: &Path) {
     println!("done");
 }
 
+/// Four databases are published and one of them followed, so that threads of ours are always at work, while the only thread of
+/// this program writes and forks.
+fn forks(folder: &Path) {
+    let primaries: Vec<(Connection, String)> = (0..4)
+        .map(|n| {
+            let conn = open(&folder.join(format!("primary-{n}.db")));
+            conn.run("CREATE TABLE t(id INTEGER PRIMARY KEY, v)");
+            let url = publish(&conn, &format!("dir:{}", folder.join(format!("channel-{n}")).display()));
+            (conn, url)
+        })
+        .collect();
+    let replica = open(&folder.join("replica.db"));
+    try_attach(&replica, &primaries[0].1, Some(r#"{"follow":true}"#)).unwrap();
+    for n in 0..120 {
+        let (conn, _) = &primaries[n % 4];
+        conn.run(&format!(
+            "WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c WHERE i < 2000)
+             INSERT OR REPLACE INTO t SELECT i % 700, {n} FROM c"
+        ));
+        std::thread::sleep(Duration::from_micros(700 * (n as u64 % 7)));
+        // SAFETY: threads of the extension only; that the child can do without them is what is tested. It leaves by `_exit`.
+        let child = unsafe { libc_fork() };
+        if child == 0 {
+            let own = open(&folder.join("of-the-child.db"));
+            own.run("CREATE TABLE IF NOT EXISTS t(a); INSERT INTO t VALUES (1)");
+            // SAFETY: ends the child without running what belongs to the parent.
+            unsafe { libc::_exit(0) };
+        }
+        let (mut status, start) = (0, Instant::now());
+        // SAFETY: waits for the child made above, with a place for its status.
+        while unsafe { libc::waitpid(child, &mut status, libc::WNOHANG) } != child {
+            if start.elapsed() > harness::PATIENCE {
+                // SAFETY: ends that child, which would hold the pipes of this process for ever.
+                unsafe { libc::kill(child, libc::SIGKILL) };
+                panic!("child {n} hangs");
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(status, 0, "child {n} failed");
+    }
+    for (conn, _) in &primaries {
+        flush(conn);
+    }
+    println!("{}", primaries[0].1);
+}
+
 /// `fork(2)`.
 ///
 /// # Safety
-/// The process has one thread.
+/// The process has one thread of its own, and the child ends by `_exit`.
 unsafe fn libc_fork() -> i32 {
     // SAFETY: as the caller promises.
     unsafe { libc::fork() }
