@@ -150,6 +150,7 @@ fn release(change: impl FnOnce(&mut Gate)) {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
     use std::sync::mpsc;
 
