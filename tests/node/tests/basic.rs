@@ -6,7 +6,8 @@ use node_tests::*;
 
 #[test]
 fn a_change_travels_over_the_chain_and_is_pending_then_included_then_final() {
-    let scene = Scene::by_hand();
+    // Deep enough that nothing is final by the time that it is seen to be included.
+    let scene = Scene::new(NodeConfig { k: 200, ..NodeConfig::default() });
     let primary = scene.primary("p.db");
     let url = primary.publish(&scene.node.url(), QUICK);
     assert!(url.starts_with(&format!("{}/channel/", scene.node.url())));
@@ -20,7 +21,8 @@ fn a_change_travels_over_the_chain_and_is_pending_then_included_then_final() {
     assert!(primary.number("SELECT min(slot) FROM logos_log") > 0);
     let replica = scene.assert_replicates(&primary, &url, "r.db");
     assert_eq!(replica.number("SELECT count(*) FROM item"), 1);
-    scene.mine_until("finality", || state() == "final");
+    scene.node.node().mine(200);
+    wait_until("finality", || state() == "final");
     assert_eq!(primary.of_status("final_position"), primary.of_status("position"));
     assert_once(&scene.node, channel_of(&url));
     assert!(primary.of_status("requests").parse::<u64>().unwrap() > 0);
