@@ -150,7 +150,9 @@ fn names_in_other_letters_than_ascii_are_captured() {
     let before = messages(&pair.primary).len();
     flush(&pair.primary);
     assert_eq!(messages(&pair.primary).len(), before, "a message although nothing was written");
-    pair.run("BEGIN; INSERT INTO \"Таблица\" VALUES (1, 'x'); REPLACE INTO \"ÄPFEL\" VALUES (2, 'x'), (3, 'x'); COMMIT");
+    pair.run(
+        "BEGIN; INSERT INTO \"Таблица\" VALUES (1, 'x'); REPLACE INTO \"ÄPFEL\" VALUES (2, 'x'), (3, 'x'); COMMIT",
+    );
     pair.check();
     assert_eq!(pair.primary.int("SELECT changes FROM logos_log ORDER BY seq DESC LIMIT 1"), 3);
 }

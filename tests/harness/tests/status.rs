@@ -192,6 +192,9 @@ fn a_refused_entry_shows_in_the_status_of_a_following_replica() {
     let replica = open(&pair.replica_path());
     try_attach(&replica, &pair.url, Some(r#"{"follow":true}"#)).unwrap();
     let position = replica.text("SELECT logos_position()");
+    let other_path = pair.dir.file("other.db");
+    let other = open(&other_path);
+    attach(&other, &pair.url);
     pair.run("SELECT logos_stop()");
     let files = entries(&pair.url);
     let next = files[0].with_file_name(format!("{:016x}.entry", files.len()));
@@ -203,6 +206,15 @@ fn a_refused_entry_shows_in_the_status_of_a_following_replica() {
     assert!(row.hint.is_some(), "{row:?}");
     assert_eq!(row.position.as_deref(), Some(position.as_str()));
     assert!(try_attach(&replica, &pair.url, None).is_err());
+    assert!(try_attach(&other, &pair.url, None).is_err());
+    assert!(status_of(&other, &other_path).is_some_and(|row| row.error.is_some()));
     fs::remove_file(&next).unwrap();
     attach(&replica, &pair.url);
+    // Whoever pulls next, the status shows what that met.
+    publish(&pair.primary, &pair.url);
+    pair.run("INSERT INTO t VALUES (60, 'later')");
+    let position = flush(&pair.primary);
+    assert_eq!(other.int(&format!("SELECT logos_wait('{position}', 60)")), 1);
+    let row = status_of(&other, &other_path).unwrap();
+    assert_eq!((row.error.as_deref(), row.position.as_deref()), (None, Some(position.as_str())));
 }

@@ -191,13 +191,16 @@ fn wait_for_replica(path: &std::path::Path, url: &str, wanted: Position, patienc
         return reached;
     }
     // Nobody follows: pull here, as it was attached.
-    let options = follower.map_or_else(replica::Options::default, |f| f.options().clone());
+    let options = follower.as_ref().map_or_else(replica::Options::default, |f| f.options().clone());
     let mut puller = Puller::open(path, &Url::parse(url)?, &options)?;
     loop {
         if let Some(reached) = replica::reached(puller.position(), wanted) {
             return reached;
         }
-        if puller.pull()?.is_none() {
+        let outcome = puller.pull();
+        // The status shows what the last pull met, whoever made it.
+        follower.iter().for_each(|f| f.note(Some(&puller), &outcome));
+        if outcome?.is_none() {
             if patience.is_over() {
                 return Ok(false);
             }

@@ -100,6 +100,7 @@ pub(super) fn store_standing(tx: &Connection, standing: &Standing) -> rusqlite::
 /// Moves the bookmark of a replica, and the tip that goes with it, while the position stays. Nothing if another process has
 /// applied a message meanwhile, or none was ever applied here.
 pub fn keep_bookmark(conn: &Connection, standing: &Standing) -> Result<()> {
+    let _inside = fork::enter();
     let doing = || "keeping the replica's bookmark".to_string();
     if position(conn)?.is_none() {
         return Ok(());
