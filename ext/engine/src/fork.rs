@@ -142,10 +142,9 @@ pub fn in_child() {
 
 fn release(change: impl FnOnce(&mut Gate)) {
     registry::release();
-    if let Ok(Some(mut gate)) = HELD.try_with(RefCell::take) {
-        change(&mut gate);
-        FORKING.store(gate.forks > 0, Ordering::Relaxed);
-    }
+    let mut gate = HELD.try_with(RefCell::take).ok().flatten().unwrap_or_else(gate);
+    change(&mut gate);
+    FORKING.store(gate.forks > 0, Ordering::Relaxed);
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use harness::files::{entries, sidecar};
 use harness::pair::{flush, publish, replicate};
+use harness::rusqlite::OpenFlags;
 use harness::{
     assert_equal, differences, dump, messages, open, status_of, wait_until, Connection, Pair, Shell, Sql, TempDir,
 };
@@ -217,7 +218,9 @@ fn the_application_goes_on_while_the_channel_is_gone() {
 #[test]
 fn a_writer_without_patience_never_meets_a_lock_of_ours() {
     let mut pair = Pair::of(TABLES);
-    let writer = open(&pair.primary_path());
+    // With a mutex, as SQLite's default is; without one nobody can tell whether it is in a call (README, limits).
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_FULL_MUTEX;
+    let writer = Connection::open_with_flags(pair.primary_path(), flags).unwrap();
     writer.busy_timeout(Duration::ZERO).unwrap();
     for n in 0..3000 {
         writer.run(&format!("INSERT INTO t(v) VALUES ('busy {n}'); UPDATE t SET v = v || '.' WHERE id = {}", n / 2));
