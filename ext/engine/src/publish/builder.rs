@@ -375,9 +375,12 @@ impl<'p> Builder<'p> {
         let mut open = open.as_mut_slice();
         let mut last: Option<Instant> = None;
         while !open.is_empty() {
+            if self.publisher.stopping() {
+                return Ok(None);
+            }
             let (mut done, mut now) = (0, at);
-            let start = Instant::now();
             let written = self.write(|conn| {
+                let start = Instant::now();
                 // Changed since the survey: then there is nothing to rely on.
                 let same = capture::cookie(conn)? == at;
                 while same && done < open.len().min(ENROL_TABLES) && start.elapsed() < ENROL_TIME {
