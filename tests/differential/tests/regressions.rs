@@ -200,3 +200,15 @@ fn a_row_without_rowid_that_a_new_trigger_of_the_application_hides_is_captured()
          c0: INSERT OR FAIL INTO t VALUES ('hidden', 1)",
     );
 }
+
+#[test]
+fn a_row_with_a_null_key_whose_rowid_three_columns_hide_arrives() {
+    agree(
+        "c0: CREATE TABLE t(rowid INT PRIMARY KEY, oid, _rowid_)
+         publish
+         c0: INSERT INTO t VALUES (0, 1, 1), (NULL, 2, 2)
+         check
+         c0: INSERT INTO t VALUES (NULL, 2, 2)
+         c0: UPDATE t SET oid = 3 WHERE rowid IS NULL",
+    );
+}

@@ -77,7 +77,7 @@ fn within_snapshot(primary: &Connection, replica: &Connection, position: Positio
 
 fn same_rows(primary: &Connection, replica: &Connection, captured: &Captured) -> bool {
     let table = &captured.table;
-    if table.is_virtual || table.key_is_all {
+    if table.is_virtual || table.sent_whole {
         return false;
     }
     // Text as the bytes it is stored in: converted, what is not valid would look alike.

@@ -159,9 +159,9 @@ pub struct Table {
     pub key_is_rowid: bool,
     /// Whether the key is a rowid that no column declares, which VACUUM may renumber.
     pub key_is_hidden: bool,
-    /// Whether the key is all columns, because three of them hide the rowid: duplicates cannot be told apart, so such a
+    /// Whether three columns hide the rowid and there is no key, or one that may be NULL: such rows cannot be told apart, so the
     /// table is always sent whole.
-    pub key_is_all: bool,
+    pub sent_whole: bool,
     /// All columns that NEW and OLD have in a trigger.
     pub visible: Vec<String>,
     /// Generated columns and their expressions.
@@ -296,8 +296,11 @@ fn describe(conn: &Connection, object: &Object) -> rusqlite::Result<Table> {
     };
     let writable: Vec<String> = columns.iter().filter(|c| !c.generated).map(|c| c.name.clone()).collect();
     let key_is_alias = !declared.is_empty() && pk_index.is_none();
-    let (key, read, key_is_hidden, key_is_all) = if !declared.is_empty() {
-        (declared.iter().map(|c| c.name.clone()).collect(), writable, false, false)
+    let (key, read, key_is_hidden, sent_whole) = if !declared.is_empty() {
+        // Where even the rowid is out of reach, nothing tells a row whose key is NULL from one that is not there.
+        let nameless =
+            rowid_names.is_empty() && !without_rowid && !key_is_alias && declared.iter().any(|c| !c.not_null);
+        (declared.iter().map(|c| c.name.clone()).collect(), writable, false, nameless)
     } else if let Some(alias) = rowid_names.first() {
         let read = std::iter::once(alias.clone()).chain(writable).collect();
         (vec![alias.clone()], read, true, false)
@@ -329,7 +332,7 @@ fn describe(conn: &Connection, object: &Object) -> rusqlite::Result<Table> {
         key,
         key_is_rowid: key_is_alias || key_is_hidden,
         key_is_hidden,
-        key_is_all,
+        sent_whole,
         visible: columns.iter().map(|c| c.name.clone()).collect(),
         unique,
         rowid_names,

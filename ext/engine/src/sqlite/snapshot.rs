@@ -273,7 +273,7 @@ fn plan_table(
         || !(known.is_some() || taken_over)
         || gap
         || (vacuumed && captured.table.key_is_hidden)
-        || (captured.table.key_is_all && id.is_some_and(written));
+        || (captured.table.sent_whole && id.is_some_and(written));
     if whole {
         return Some(TablePlan::whole(captured));
     }
