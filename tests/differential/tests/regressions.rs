@@ -212,3 +212,18 @@ fn a_row_with_a_null_key_whose_rowid_three_columns_hide_arrives() {
          c0: UPDATE t SET oid = 3 WHERE rowid IS NULL",
     );
 }
+
+#[test]
+fn a_column_before_a_constraint_of_its_table_may_be_dropped_and_added_as_it_was() {
+    agree(
+        "c0: CREATE TABLE t(a, id INTEGER, c, PRIMARY KEY (id), CHECK (a IS NOT 7))
+         publish
+         c0: INSERT INTO t VALUES (1, 1, 'gone'), (2, 2, 'gone')
+         check
+         c0: BEGIN
+         c0: ALTER TABLE t DROP COLUMN c
+         c0: ALTER TABLE t ADD COLUMN c
+         c0: COMMIT
+         check",
+    );
+}

@@ -82,7 +82,8 @@ fn candidates(object: &Object, (old, new): (&[Object], &[Object]), most: i64) ->
     let definitions = sqltext::column_definitions(&object.sql)?;
     let kept: Vec<Object> = new.iter().filter(|o| old.contains(o)).cloned().collect();
     let mut found: Vec<Candidate> = Vec::new();
-    for definition in definitions.iter().rev().take(most as usize).take_while(|d| d.can_be_added()) {
+    let columns = definitions.iter().rev().skip_while(|d| d.is_constraint());
+    for definition in columns.take(most as usize).take_while(|d| d.can_be_added()) {
         let drop = format!("ALTER TABLE {} DROP COLUMN {}", quote(&object.name), quote(&definition.name));
         let add = format!("ALTER TABLE {} ADD COLUMN {}", quote(&object.name), definition.text);
         found.push(Candidate { column: definition.name.clone(), drop, add, ways: Ways::None });

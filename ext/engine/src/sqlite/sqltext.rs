@@ -58,6 +58,12 @@ pub struct Definition {
 }
 
 impl Definition {
+    /// Whether it is a constraint of the table and no column. ADD COLUMN puts a column before these.
+    pub fn is_constraint(&self) -> bool {
+        let words = ["constraint", "primary", "unique", "check", "foreign"];
+        tokens(&self.text).first().is_some_and(|first| words.iter().any(|word| first.text.eq_ignore_ascii_case(word)))
+    }
+
     /// Whether ADD COLUMN takes it whatever rows the table has: a constant default or none, and no further conditions.
     pub fn can_be_added(&self) -> bool {
         let words: Vec<String> = tokens(&self.text).iter().map(|t| t.text.to_lowercase()).collect();
