@@ -13,7 +13,7 @@
 use crate::crypto::{blake2b256, verify, Signature, SigningKey};
 use crate::error::LogError;
 use crate::ids::{ChannelId, MsgId, PublicKey, TxHash};
-use crate::limits::{INSCRIPTION_BYTES_MAX, INSCRIPTION_OVERHEAD, TX_BYTES_MAX};
+use crate::limits::{INSCRIPTION_BYTES_MAX, INSCRIPTION_OVERHEAD, OPS_MAX, TX_BYTES_MAX};
 
 mod json;
 
@@ -27,9 +27,6 @@ const OP_ID_TAG: &[u8] = b"OPERATION_ID_V1";
 const INSCRIBE_EXECUTION_GAS: u64 = 56;
 const SIGNATURE_EXECUTION_GAS: u64 = 56;
 const TRANSFER_EXECUTION_GAS: u64 = 590;
-
-/// Most operations of a transaction: their number is one byte.
-const OPS_MAX: usize = u8::MAX as usize;
 
 /// What the bytes of a signed transaction are called in errors.
 const TX: &str = "transaction";

@@ -16,6 +16,9 @@ pub const SIGNED_ENTRY_BYTES_MAX: usize = INSCRIPTION_BYTES_MAX + INSCRIPTION_OV
 /// Largest signed transaction that any node accepts: it must fit a block, which holds 2 MiB.
 pub const TX_BYTES_MAX: usize = 2 * 1024 * 1024;
 
+/// Most operations of a transaction: their number is one byte.
+pub const OPS_MAX: usize = u8::MAX as usize;
+
 /// Largest value in a row. SQLite's own hard limit on a string or blob (SQLITE_MAX_LENGTH is at most 2^31-1).
 pub const VALUE_BYTES_MAX: u64 = i32::MAX as u64;
 

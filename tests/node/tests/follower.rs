@@ -265,7 +265,7 @@ fn ranges(stage: &Stage) -> u64 {
 }
 
 #[test]
-fn many_messages_in_one_transaction_are_read_and_verified_once() {
+fn many_messages_in_one_transaction_are_read_once() {
     let scene = Scene::by_hand();
     let primary = scene.primary("p.db");
     let url = primary.publish(&scene.node.url(), r#"{"poll_ms": 10, "batch_ms": 0, "in_flight": 64}"#);

@@ -336,19 +336,19 @@ impl<'p> Builder<'p> {
         if !can("BEGIN IMMEDIATE")? {
             return Ok(None);
         }
-        let before = capture::cookie(&self.conn)?;
+        let before = self.cookie()?;
         // A transaction begun meanwhile has read before us, and could not write after us.
         if !quiet.still() {
             return Ok(None);
         }
         change(&self.conn)?;
-        let moved = capture::cookie(&self.conn)? - before;
+        let moved = self.cookie()? - before;
         Ok(can("COMMIT")?.then_some(moved))
     }
 
     /// Puts under capture what is not. Returns whether everything is.
     fn enrol(&mut self) -> Result<bool> {
-        if self.schema_version == Some(capture::cookie(&self.conn)?) {
+        if self.schema_version == Some(self.cookie()?) {
             return Ok(true);
         }
         // Until all is done, it is tried again soon, also if nothing is committed meanwhile.
@@ -357,7 +357,7 @@ impl<'p> Builder<'p> {
             return Ok(false);
         }
         // What the survey looks at is as old as this, or newer: then the cookie shows it at the next look.
-        let at = capture::cookie(&self.conn)?;
+        let at = self.cookie()?;
         let mut captured = capture::survey(&self.conn, &schema::read(&self.conn)?)?;
         let done = self.enrol_tables(&mut captured, at)?;
         self.left_out = schema::left_out(&self.conn)?;
@@ -382,12 +382,12 @@ impl<'p> Builder<'p> {
             let written = self.write(|conn| {
                 let start = Instant::now();
                 // Changed since the survey: then there is nothing to rely on.
-                let same = capture::cookie(conn)? == at;
+                let same = cookie(conn)? == at;
                 while same && done < open.len().min(ENROL_TABLES) && start.elapsed() < ENROL_TIME {
                     capture::enrol(conn, open[done])?;
                     done += 1;
                 }
-                now = capture::cookie(conn)?;
+                now = cookie(conn)?;
                 crate::fault::point("enrol.before_commit");
                 Ok(())
             })?;
@@ -407,31 +407,44 @@ impl<'p> Builder<'p> {
 
     /// Logs rows that the update hook saw and the log did not. Doubts that cannot be settled now come back.
     fn settle_doubts(&mut self, doubts: HashMap<String, Doubt>) -> Result<()> {
-        let tables: Vec<String> = doubts.keys().cloned().collect();
+        let settled = self.log_doubted(&doubts);
+        if !matches!(settled, Ok(true)) {
+            self.publisher.signal.add_doubts(doubts);
+            fork::outside(|| std::thread::sleep(POLL_BUSY));
+            return settled.map(drop);
+        }
+        self.schema_version = None;
+        self.bypassed.extend(doubts.into_keys());
+        self.warn();
+        Ok(())
+    }
+
+    /// Returns whether that could be done now. As with enrolment, the survey is made before the write.
+    fn log_doubted(&mut self, doubts: &HashMap<String, Doubt>) -> Result<bool> {
+        let at = self.cookie()?;
+        let mut captured = capture::survey(&self.conn, &schema::read(&self.conn)?)?;
+        captured.retain(|c| doubts.contains_key(&c.table.name));
+        let mut same = false;
         let written = self.write(|conn| {
-            for captured in capture::survey(conn, &schema::read(conn)?)? {
+            same = cookie(conn)? == at;
+            for captured in captured.iter().filter(|_| same) {
                 let doing = || format!("logging rows of table {} by hand", captured.table.name);
-                match doubts.get(&captured.table.name) {
-                    Some(Doubt::Rows(rowids)) => capture::touch_rowids(conn, &captured, rowids).doing(doing)?,
+                match &doubts[&captured.table.name] {
+                    Doubt::Rows(rowids) => capture::touch_rowids(conn, captured, rowids).doing(doing)?,
                     // What such a row may have replaced has its own key, so that nothing else was deleted.
-                    Some(Doubt::Bare(rowids)) if captured.table.key_is_rowid && captured.table.unique.is_empty() => {
-                        capture::touch_rowids(conn, &captured, rowids).doing(doing)?;
+                    Doubt::Bare(rowids) if captured.table.key_is_rowid && captured.table.unique.is_empty() => {
+                        capture::touch_rowids(conn, captured, rowids).doing(doing)?;
                     }
-                    Some(Doubt::Bare(_) | Doubt::Whole) => capture::begin_anew(conn, &captured).doing(doing)?,
-                    None => {}
+                    Doubt::Bare(_) | Doubt::Whole => capture::begin_anew(conn, captured).doing(doing)?,
                 }
             }
             Ok(())
-        });
-        if !matches!(written, Ok(true)) {
-            self.publisher.signal.add_doubts(doubts);
-            std::thread::sleep(POLL_BUSY);
-            return written.map(drop);
-        }
-        self.schema_version = None;
-        self.bypassed.extend(tables);
-        self.warn();
-        Ok(())
+        })?;
+        Ok(written && same)
+    }
+
+    fn cookie(&self) -> Result<i64> {
+        cookie(&self.conn)
     }
 
     /// Tells the status what is not replicated, or only by hand.
@@ -553,6 +566,10 @@ impl<'p> Builder<'p> {
         }
         Ok(written && more)
     }
+}
+
+fn cookie(conn: &Connection) -> Result<i64> {
+    schema::cookie(conn).doing(|| "reading the schema".into())
 }
 
 fn breathe() {

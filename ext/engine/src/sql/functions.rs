@@ -73,7 +73,8 @@ fn text(ctx: &Context<'_>, index: usize, what: &str) -> Result<String> {
     })
 }
 
-/// Whether somebody interrupted the caller's connection: then any statement on it ends at once.
+/// Whether somebody interrupted the caller's connection: then any statement on it ends at once. This one names no table, so it
+/// reads nothing of the file, and the connection stays as quiet as `registry::Waiting` says.
 fn is_interrupted(ctx: &Context<'_>) -> bool {
     let step = with_connection(ctx, |conn| Ok(conn.execute_batch("SELECT 1")));
     step.is_ok_and(|done| done.is_err_and(|e| e.sqlite_error_code() == Some(rusqlite::ErrorCode::OperationInterrupted)))

@@ -134,8 +134,7 @@ fn set_encoding(conn: &Connection, encoding: Encoding, seq: u64) -> Result<()> {
     if found == encoding.pragma() {
         return Ok(());
     }
-    let cookie: i64 = conn.pragma_query_value(None, "schema_version", |row| row.get(0)).doing(doing)?;
-    if cookie == 0 && seq == 1 {
+    if schema::cookie(conn).doing(doing)? == 0 && seq == 1 {
         conn.execute_batch(&format!("PRAGMA encoding = '{}'", encoding.pragma())).doing(doing)?;
         found = conn.pragma_query_value(None, "encoding", |row| row.get(0)).doing(doing)?;
     }

@@ -133,17 +133,13 @@ pub fn enrol(conn: &Connection, captured: &Captured) -> Result<()> {
 /// Puts everything under capture that is not, and sets a milestone. The caller has an open write transaction. Returns how far
 /// that moved the schema cookie, which is not the application's doing.
 pub fn enrol_all(conn: &Connection) -> Result<i64> {
-    let before = cookie(conn)?;
+    let cookie = || schema::cookie(conn).doing(|| "setting up capture".into());
+    let before = cookie()?;
     set_up(conn)?;
     milestone(conn).doing(|| "setting up capture".into())?;
     let objects = schema::read(conn)?;
     survey(conn, &objects)?.iter().filter(|c| !c.intact).try_for_each(|captured| enrol(conn, captured))?;
-    Ok(cookie(conn)? - before)
-}
-
-/// The schema cookie: another one after each change of the schema.
-pub fn cookie(conn: &Connection) -> Result<i64> {
-    conn.pragma_query_value(None, "schema_version", |row| row.get(0)).doing(|| "reading the schema".into())
+    Ok(cookie()? - before)
 }
 
 fn enrol_table(conn: &Connection, captured: &Captured) -> rusqlite::Result<()> {

@@ -52,7 +52,7 @@ fn within_snapshot(primary: &Connection, replica: &Connection, position: Positio
             None => differing.push(table.table.name.clone()),
         }
     }
-    let cookie: i64 = primary.pragma_query_value(None, "schema_version", |row| row.get(0)).doing(doing)?;
+    let cookie = schema::cookie(primary).doing(doing)?;
     let moves = diff::change(&there, &here, &diff::Evidence::default()).cookie_moves;
     let (cursor, cursor_mark) = snapshot::log_end(primary).doing(doing)?;
     Ok(Compared {

@@ -142,7 +142,7 @@ impl Copy {
     }
 
     fn cookie(&self) -> rusqlite::Result<i64> {
-        self.conn.pragma_query_value(None, "schema_version", |row| row.get(0))
+        schema::cookie(&self.conn)
     }
 
     fn columns(&self, table: &str) -> rusqlite::Result<Vec<String>> {

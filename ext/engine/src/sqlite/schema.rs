@@ -38,8 +38,23 @@ impl Object {
     }
 }
 
+/// The schema cookie: another one after each change of the schema.
+pub fn cookie(conn: &Connection) -> rusqlite::Result<i64> {
+    conn.pragma_query_value(None, "schema_version", |row| row.get(0))
+}
+
 /// Reads the replicated part of the schema, in the order of creation.
 pub fn read(conn: &Connection) -> Result<Vec<Object>> {
+    Ok(split(conn)?.0)
+}
+
+/// Names of the virtual tables that are left out: the status says so.
+pub fn left_out(conn: &Connection) -> Result<Vec<String>> {
+    Ok(split(conn)?.1)
+}
+
+/// What is replicated, and the names of the virtual tables that are not.
+fn split(conn: &Connection) -> Result<(Vec<Object>, Vec<String>)> {
     let doing = || "reading the schema".to_string();
     let mut statement = conn
         .prepare(&format!(
@@ -51,13 +66,14 @@ pub fn read(conn: &Connection) -> Result<Vec<Object>> {
         .query_map([], |row| Ok(Object { kind: row.get(0)?, name: row.get(1)?, table: row.get(2)?, sql: row.get(3)? }))
         .doing(doing)?;
     let all = rows.collect::<rusqlite::Result<Vec<_>>>().doing(doing)?;
-    let virtuals: Vec<Object> = all.iter().filter(|o| o.is_virtual()).cloned().collect();
-    let ours = |o: &Object| match o.is_virtual() {
-        true => is_replicated(conn, o, &all),
+    let virtuals: Vec<&Object> = all.iter().filter(|o| o.is_virtual()).collect();
+    let left_out: Vec<String> =
+        virtuals.iter().filter(|o| !is_replicated(conn, o, &all)).map(|o| o.name.clone()).collect();
+    let ours = |o: &&Object| match o.is_virtual() {
+        true => !left_out.contains(&o.name),
         false => !virtuals.iter().any(|v| is_shadow(v, &o.table)),
     };
-    let ours = all.iter().filter(|o| ours(o)).cloned().collect();
-    Ok(ours)
+    Ok((all.iter().filter(ours).cloned().collect(), left_out))
 }
 
 /// Whether a virtual table is replicated. An index over a view is not: nobody knows which rows a change moves in it. One that
@@ -71,21 +87,6 @@ fn is_replicated(conn: &Connection, object: &Object, all: &[Object]) -> bool {
                 && indexer.fits(conn).unwrap_or(false)
         }
     }
-}
-
-/// Names of the virtual tables that are left out: the status says so.
-pub fn left_out(conn: &Connection) -> Result<Vec<String>> {
-    let doing = || "reading the schema".to_string();
-    let mut statement = conn
-        .prepare("SELECT type, name, tbl_name, sql FROM sqlite_schema WHERE type = 'table' AND sql IS NOT NULL ORDER BY name")
-        .doing(doing)?;
-    let rows = statement
-        .query_map([], |row| Ok(Object { kind: row.get(0)?, name: row.get(1)?, table: row.get(2)?, sql: row.get(3)? }))
-        .doing(doing)?;
-    let all = rows.collect::<rusqlite::Result<Vec<_>>>().doing(doing)?;
-    let left_out =
-        all.iter().filter(|o| o.is_virtual() && !is_replicated(conn, o, &all)).map(|o| o.name.clone()).collect();
-    Ok(left_out)
 }
 
 /// Tables that a virtual table keeps its content in.

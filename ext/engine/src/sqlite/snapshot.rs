@@ -141,7 +141,7 @@ pub fn plan(conn: &Connection, before: &Published, survey: &mut Option<Survey>) 
     let doing = || "reading the log of changes".to_string();
     let log = read_log(conn, before.cursor).doing(doing)?;
     check_time(conn, before, &log)?;
-    let cookie: i64 = conn.pragma_query_value(None, "schema_version", |row| row.get(0)).doing(doing)?;
+    let cookie = schema::cookie(conn).doing(doing)?;
     let survey = match survey.take() {
         Some(same) if same.cookie == cookie => survey.insert(same),
         _ => survey.insert(Survey::of(conn, cookie)?),
@@ -163,7 +163,7 @@ pub fn plan(conn: &Connection, before: &Published, survey: &mut Option<Survey>) 
         if captured.table.is_virtual {
             let stamp = (captured.table.name.clone(), virtuals::stamp(conn, &captured.table.stamp).doing(doing)?);
             // Made anew with the same text, it may have the same stamp.
-            let changed = remade || surplus > 0 || !before.stamps.contains(&stamp);
+            let changed = remade || surplus >= UNSEEN || !before.stamps.contains(&stamp);
             tables.extend(changed.then(|| TablePlan::whole(captured)));
             stamps.push(stamp);
             continue;

@@ -8,10 +8,10 @@
 
 use serde_json::{json, Value};
 
-use super::{ChannelConfig, Inscription, Op, Proof, SignedTx, Transfer, OPS_MAX, OP_CONFIG, OP_INSCRIBE, OP_TRANSFER};
+use super::{ChannelConfig, Inscription, Op, Proof, SignedTx, Transfer, OP_CONFIG, OP_INSCRIBE, OP_TRANSFER};
 use crate::error::LogError;
 use crate::ids::{ChannelId, MsgId, PublicKey};
-use crate::limits::INSCRIPTION_BYTES_MAX;
+use crate::limits::{INSCRIPTION_BYTES_MAX, OPS_MAX};
 
 impl SignedTx {
     /// As it is posted to a node: `{"mantle_tx": {"ops": […]}, "ops_proofs": […]}`.

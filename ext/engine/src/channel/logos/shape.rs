@@ -14,6 +14,7 @@ use std::marker::PhantomData;
 use logos_log::chain::{CheckedTx, Link as ChainLink};
 use logos_log::entry::{Op, Proof, SignedTx};
 use logos_log::ids::{ChannelId, MsgId, PublicKey, TxHash};
+use logos_log::limits::OPS_MAX;
 use serde::de::{Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
@@ -21,9 +22,6 @@ use serde_json::Value;
 
 /// Most transactions of a block; a real one of 2 MiB has no room for half as many.
 const TXS_MAX: usize = 65_536;
-
-/// Most operations of a transaction: their number is one byte.
-const OPS_MAX: usize = 255;
 
 /// Most commas and brackets of a transaction that is made into values, each of which may take some hundred bytes then.
 const VALUES_MAX: usize = 200_000;
