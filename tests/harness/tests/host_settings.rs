@@ -4,6 +4,7 @@
 //! Method: each setting is made before and after publishing, with writes around it, and dumps are compared.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::ffi::{c_int, c_void};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use std::sync::Arc;
 use harness::files::extension;
 use harness::pair::publish;
 use harness::rusqlite::config::DbConfig;
-use harness::rusqlite::LoadExtensionGuard;
+use harness::rusqlite::{ffi, LoadExtensionGuard};
 use harness::{in_every_order, open, open_plain, replicate, status_of, Connection, Pair, Shell, Sql, TempDir};
 
 const TABLES: &str = "
@@ -221,23 +222,68 @@ fn hooks_that_the_application_sets_after_us_work_and_commits_are_still_noticed()
     pair.check();
 }
 
+fn load(conn: &Connection) {
+    // SAFETY: the file loaded is the extension under test.
+    unsafe {
+        let _guard = LoadExtensionGuard::new(conn).unwrap();
+        conn.load_extension(extension(), None::<&str>).unwrap();
+    }
+}
+
 #[test]
-fn hooks_that_the_application_set_before_us_work_or_the_status_says_so() {
+fn hooks_that_the_application_set_before_us_are_called_as_before() {
     let dir = TempDir::new();
     let mut primary = open_plain(&dir.file("primary.db"));
     primary.run(TABLES);
     let seen = set_hooks(&mut primary);
-    // SAFETY: the file loaded is the extension under test.
-    unsafe {
-        let _guard = LoadExtensionGuard::new(&primary).unwrap();
-        primary.load_extension(extension(), None::<&str>).unwrap();
-    }
+    load(&primary);
     let url = publish(&primary, &dir.channel());
-    replicate(&primary, &url, &dir.file("replica.db"));
-    let commits = seen.commits.load(Ordering::Relaxed);
+    primary.run("INSERT INTO i VALUES (10, 'x'); BEGIN; INSERT INTO i VALUES (11, 'y'); ROLLBACK");
+    let rollbacks = seen.rollbacks.load(Ordering::Relaxed);
+    assert_eq!((seen.updates.load(Ordering::Relaxed), seen.commits.load(Ordering::Relaxed)), (2, 1));
+    assert!(rollbacks >= 1, "{rollbacks}");
     WRITES.iter().for_each(|writes| primary.run(writes));
     replicate(&primary, &url, &dir.file("replica.db"));
-    if seen.commits.load(Ordering::Relaxed) == commits {
-        assert!(warnings(&primary).contains("hook"), "{}", warnings(&primary));
+    assert_eq!(warnings(&primary), "");
+}
+
+/// Commits seen by `count_commit`, which this process has once.
+static COMMITS: AtomicUsize = AtomicUsize::new(0);
+
+unsafe extern "C" fn count_commit(_: *mut c_void) -> c_int {
+    COMMITS.fetch_add(1, Ordering::Relaxed);
+    c_int::from(COMMITS.load(Ordering::Relaxed) == 3)
+}
+
+/// Sets a commit hook as a C program does, and returns what SQLite says of the former one.
+fn set_commit_hook(conn: &Connection, argument: *mut c_void) -> *mut c_void {
+    // SAFETY: the connection is open, and the function uses no argument.
+    unsafe { ffi::sqlite3_commit_hook(conn.handle(), Some(count_commit), argument) }
+}
+
+#[test]
+fn a_hook_without_an_argument_is_a_hook_too_and_its_answer_holds() {
+    let dir = TempDir::new();
+    let primary = open_plain(&dir.file("primary.db"));
+    primary.run(TABLES);
+    set_commit_hook(&primary, std::ptr::null_mut());
+    load(&primary);
+    let url = publish(&primary, &dir.channel());
+    primary.run("INSERT INTO i VALUES (10, 'x'); INSERT INTO i VALUES (11, 'y')");
+    assert_eq!(COMMITS.load(Ordering::Relaxed), 2);
+    assert!(primary.execute("INSERT INTO i VALUES (12, 'refused')", []).is_err());
+    primary.run("INSERT INTO i VALUES (13, 'z')");
+    let replica = replicate(&primary, &url, &dir.file("replica.db"));
+    assert_eq!(replica.text("SELECT group_concat(v) FROM i WHERE id > 9"), "x,y,z");
+}
+
+#[test]
+fn who_sets_a_hook_later_is_told_of_none_of_ours_on_whatever_connection() {
+    let pair = Pair::of(TABLES);
+    let (other, memory) = (open_plain(&pair.dir.file("other.db")), Connection::open_in_memory().unwrap());
+    let later = open_plain(&pair.primary_path());
+    for conn in [&pair.primary, &later, &other, &memory] {
+        assert!(set_commit_hook(conn, std::ptr::from_ref(&pair).cast_mut().cast()).is_null());
+        assert!(!set_commit_hook(conn, std::ptr::null_mut()).is_null());
     }
 }

@@ -237,6 +237,11 @@ impl Publisher {
         self.url.to_string()
     }
 
+    /// What the hooks of the database's connections tell it.
+    pub fn signal(&self) -> &Arc<Signal> {
+        &self.signal
+    }
+
     /// Path of the database.
     pub fn path(&self) -> &Path {
         &self.path
@@ -402,11 +407,11 @@ impl Publisher {
             None => "healthy",
         };
         let mut warnings = p.warnings;
-        let displaced = self.signal.displaced.load(Ordering::Relaxed);
-        if displaced > 0 {
+        let untaken = self.signal.untaken.load(Ordering::Relaxed);
+        if untaken > 0 {
             warnings.push(format!(
-                "on {displaced} connections logos was loaded after the application had set a hook of its own, which was replaced: \
-                 load logos first"
+                "on {untaken} connections logos has no commit hook (more than it has places for, or an unknown build of SQLite): \
+                 their commits are found by polling"
             ));
         }
         let held_up = p.held_up.filter(|_| !p.builder_done).map(|since| since.elapsed());

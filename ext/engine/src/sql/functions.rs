@@ -9,7 +9,7 @@ use rusqlite::types::{ToSqlOutput, Value};
 use rusqlite::Connection;
 use serde::de::DeserializeOwned;
 
-use super::{guarded, outside_transaction, path_of};
+use super::{guarded, load, outside_transaction, path_of};
 use crate::channel::Url;
 use crate::error::{Doing, Error, Result};
 use crate::patience::Patience;
@@ -112,6 +112,7 @@ fn publish(ctx: &Context<'_>) -> Result<Value> {
     let url = Url::parse(&text(ctx, 0, "the channel")?)?;
     let json = if ctx.len() > 1 { Some(text(ctx, 1, "the options")?) } else { None };
     let publisher = Publisher::start(&path, &url, options(json.as_deref())?)?;
+    load::take_hooks(host);
     Ok(Value::Text(publisher.url()))
 }
 
@@ -119,6 +120,7 @@ fn publish(ctx: &Context<'_>) -> Result<Value> {
 fn publisher(ctx: &Context<'_>) -> Result<std::sync::Arc<Publisher>> {
     let path = path_of(host(ctx)?)?;
     if let Some(publisher) = registry::publisher(&path) {
+        load::take_hooks(host(ctx)?);
         return Ok(publisher);
     }
     not_a_replica(ctx)?;

@@ -3,6 +3,7 @@
 use std::ffi::{c_char, c_int, c_void, CString};
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::ptr;
+use std::sync::atomic::Ordering;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use rusqlite::{ffi, Connection};
@@ -13,6 +14,7 @@ use crate::registry;
 use crate::sqlite::api::{host_version, Host, TryLock};
 use crate::sqlite::connection;
 use crate::sqlite::hooks::{self, Context, Signal};
+use crate::sqlite::hosthooks;
 
 /// Oldest host: what rusqlite's function table needs, and has `sqlite3_txn_state`.
 const OLDEST_HOST: c_int = 3_034_001;
@@ -162,7 +164,7 @@ unsafe extern "C" fn auto_entry(
     ffi::SQLITE_OK
 }
 
-/// Puts functions, tables and hooks on a connection.
+/// Puts functions and tables on a connection, and hooks if its file is being published.
 fn attach(host: Host) -> Result<()> {
     if registry::knows(host) {
         return Ok(());
@@ -196,13 +198,22 @@ fn attach(host: Host) -> Result<()> {
         return Err(Error::bug(format!("SQLite refused a function (error {rc})")));
     }
     registry::remember(host, path);
-    // SAFETY: the context lives until `leave`, which is when the connection closes.
-    unsafe { hooks::install(host, context) };
+    take_hooks(host);
     if matches!(host.try_lock(), TryLock::NoMutex) && busy_timeout(&conn) == Some(0) {
         // SAFETY: as above.
         unsafe { hooks::install_busy_handler(host, context) };
     }
     Ok(())
+}
+
+/// Takes the hooks of a connection if its file is being published: the one place that does, called when a connection is opened or
+/// loads us, and in calls of ours on it. Those of other connections are left alone; their commits are found by polling.
+pub(super) fn take_hooks(host: Host) {
+    let Some(publisher) = host.path().and_then(|path| registry::publisher(&path)) else { return };
+    // SAFETY: SQLite is calling us on this connection, and `leave` gives the hooks back when it closes.
+    if !unsafe { hosthooks::take(host, publisher.signal()) } {
+        publisher.signal().untaken.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 fn busy_timeout(conn: &Connection) -> Option<i64> {
@@ -225,6 +236,8 @@ unsafe extern "C" fn leave(guest: *mut c_void) {
     };
     let _ = catch_unwind(AssertUnwindSafe(|| {
         registry::forget(host);
+        // SAFETY: SQLite calls this in the end of closing, after the last transaction was rolled back.
+        unsafe { hosthooks::give_back(host) };
         drop(context);
     }));
 }

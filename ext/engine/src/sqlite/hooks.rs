@@ -1,4 +1,4 @@
-//! The three hooks on the application's connections: latency and accounting, never correctness.
+//! What the three hooks of the application's connections (`hosthooks`) see: latency and accounting, never correctness.
 //!
 //! - The update hook sees every row written, in true order. A row of `_logos_log` is a captured change: it remembers the
 //!   highest seq and counts. A row of a captured table whose log row does not come (the application's trigger cut ours off
@@ -9,13 +9,11 @@
 //!
 //! Invariants
 //! - Nothing here waits: atomics, and a mutex only when there are doubts. A panic never leaves a hook.
-//! - The context of a connection's hooks is freed by SQLite when the connection closes, never before.
 //!
 //! Doubts are a net for rare cases and may name rows needlessly; a key too many is harmless (DESIGN I2).
 
 use std::collections::HashMap;
-use std::ffi::{c_char, c_int, c_void, CStr};
-use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::ffi::{c_int, c_void};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Thread;
@@ -70,8 +68,8 @@ pub struct Signal {
     pub commits: AtomicU64,
     /// Log rows seen.
     pub rows: AtomicU64,
-    /// Connections whose hooks took the place of somebody else's.
-    pub displaced: AtomicU64,
+    /// Connections whose hooks could not be taken.
+    pub untaken: AtomicU64,
     /// Whether the publisher is in one of its short write transactions.
     pub writing: AtomicBool,
     doubts: Mutex<HashMap<String, Doubt>>,
@@ -208,7 +206,8 @@ impl Context {
         self.last_class
     }
 
-    fn row(&mut self, op: c_int, table: &[u8], rowid: i64) {
+    /// A row was written.
+    pub(super) fn row(&mut self, op: c_int, table: &[u8], rowid: i64) {
         let class = self.classify(table);
         let seen = &mut self.transaction;
         match class {
@@ -239,7 +238,8 @@ impl Context {
         }
     }
 
-    fn commit(&mut self) {
+    /// The transaction is about to be committed.
+    pub(super) fn commit(&mut self) {
         let mut seen = std::mem::take(&mut self.transaction);
         let doubt = if seen.rows == 0 { Doubt::Bare } else { Doubt::Rows };
         for (table, rowid) in std::mem::take(&mut seen.waiting) {
@@ -251,48 +251,24 @@ impl Context {
         self.signal.add_doubts(seen.doubts);
         self.signal.notify();
     }
+
+    /// The transaction has ended without a commit.
+    pub(super) fn rollback(&mut self) {
+        self.transaction = Seen::default();
+    }
+
+    /// Tells this signal from now on.
+    pub(super) fn listen_to(&mut self, signal: &Arc<Signal>) {
+        if !Arc::ptr_eq(&self.signal, signal) {
+            *self = Self::new(signal.clone());
+        }
+    }
 }
 
 impl Seen {
     fn doubt(&mut self, table: &[u8], doubt: Doubt) {
         let table = String::from_utf8_lossy(table).into_owned();
         self.doubts.entry(table).or_insert_with(|| Doubt::Rows(Vec::new())).merge(doubt);
-    }
-}
-
-/// Installs the hooks; `context` must stay where it is until the connection closes.
-///
-/// # Safety
-/// `host` is open, `context` was made by `Box::into_raw` and is freed only when the connection closes.
-pub unsafe fn install(host: Host, context: *mut Context) {
-    let db = host.as_ptr();
-    let data = context.cast::<c_void>();
-    // SAFETY: the caller vouches for both; the callbacks below expect exactly this context.
-    let displaced = unsafe {
-        [
-            ffi::sqlite3_update_hook(db, Some(on_update), data),
-            ffi::sqlite3_commit_hook(db, Some(on_commit), data),
-            ffi::sqlite3_rollback_hook(db, Some(on_rollback), data),
-        ]
-    };
-    // SQLite tells only the argument of a hook that was there, not the hook, so it cannot be kept; the status says so.
-    if displaced.iter().any(|argument| !argument.is_null()) {
-        // SAFETY: the context is valid (caller).
-        let context = unsafe { &*context };
-        context.signal.displaced.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-/// Runs a hook's body on its context; a panic ends here.
-///
-/// # Safety
-/// `data` is the context given to `install`, and SQLite calls the hooks of a connection one at a time.
-unsafe fn with(data: *mut c_void, body: impl FnOnce(&mut Context)) {
-    // SAFETY: as the caller says.
-    let context = unsafe { &mut *data.cast::<Context>() };
-    if catch_unwind(AssertUnwindSafe(|| body(context))).is_err() {
-        // Whatever was half noted is forgotten; the log in the database has it all.
-        context.transaction = Seen::default();
     }
 }
 
@@ -318,26 +294,6 @@ unsafe extern "C" fn on_busy(data: *mut c_void, count: c_int) -> c_int {
         std::thread::sleep(std::time::Duration::from_millis(1));
     }
     1
-}
-
-unsafe extern "C" fn on_update(data: *mut c_void, op: c_int, db: *const c_char, table: *const c_char, rowid: i64) {
-    // SAFETY: SQLite passes NUL-terminated names that live as long as the call.
-    let (db, table) = unsafe { (CStr::from_ptr(db).to_bytes(), CStr::from_ptr(table).to_bytes()) };
-    if db == b"main" {
-        // SAFETY: `data` is what `install` gave.
-        unsafe { with(data, |context| context.row(op, table, rowid)) }
-    }
-}
-
-unsafe extern "C" fn on_commit(data: *mut c_void) -> c_int {
-    // SAFETY: `data` is what `install` gave.
-    unsafe { with(data, Context::commit) }
-    0 // let it commit
-}
-
-unsafe extern "C" fn on_rollback(data: *mut c_void) {
-    // SAFETY: `data` is what `install` gave.
-    unsafe { with(data, |context| context.transaction = Seen::default()) }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Everything that touches a database: capture and snapshots on the primary, apply on the replica, the sidecar.
 //!
-//! `api` and `hooks` are the only files of this folder with `unsafe`; the rest is SQL through rusqlite.
+//! `api`, `hooks` and `hosthooks` are the only files of this folder with `unsafe`; the rest is SQL through rusqlite.
 //! Not here: channels, threads, decisions about when to do what (`publish`, `replica`).
 
 pub mod api;
@@ -12,6 +12,7 @@ pub mod connection;
 pub mod diff;
 pub mod guard;
 pub mod hooks;
+pub mod hosthooks;
 pub mod reset;
 pub mod role;
 pub mod schema;
