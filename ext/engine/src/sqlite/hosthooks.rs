@@ -243,11 +243,8 @@ fn measure() -> Option<Layout> {
         ffi::sqlite3_commit_hook(db, Some(functions.commit), mark(1));
         ffi::sqlite3_rollback_hook(db, Some(functions.rollback), mark(2));
     }
-    let found = (
-        find(0, functions.update as usize),
-        find(1, functions.commit as usize),
-        find(2, functions.rollback as usize),
-    );
+    let found =
+        (find(0, functions.update as usize), find(1, functions.commit as usize), find(2, functions.rollback as usize));
     // SAFETY: as above.
     unsafe {
         ffi::sqlite3_update_hook(db, None, ptr::null_mut());
