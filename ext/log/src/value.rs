@@ -102,6 +102,23 @@ pub(crate) fn write<W: Write>(out: &mut Output<W>, value: ValueRef<'_>) -> Resul
     }
 }
 
+/// Values as bytes, in the encoding of a payload: for rows that must wait in a table.
+pub fn to_bytes<'v>(values: impl IntoIterator<Item = &'v Value>) -> Result<Vec<u8>, LogError> {
+    let mut out = Output { inner: Vec::new() };
+    values.into_iter().try_for_each(|value| write(&mut out, value.as_ref()))?;
+    Ok(out.inner)
+}
+
+/// What `to_bytes` made.
+pub fn from_bytes(bytes: &[u8]) -> Result<Vec<Value>, LogError> {
+    let mut input = Input::new(bytes);
+    let mut values = Vec::new();
+    while input.at() < bytes.len() as u64 {
+        values.push(read(&mut input)?);
+    }
+    Ok(values)
+}
+
 pub(crate) fn read<R: Read>(input: &mut Input<R>) -> Result<Value, LogError> {
     let at = input.at();
     Ok(match input.byte()? {
@@ -116,4 +133,19 @@ pub(crate) fn read<R: Read>(input: &mut Input<R>) -> Result<Value, LogError> {
         BLOB => Value::Blob(input.sized("blob value", VALUE_BYTES_MAX)?),
         tag => return Err(corrupt(at, format!("value type {tag} does not exist"))),
     })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_come_back_from_their_bytes() {
+        let row = [Value::Null, Value::Integer(-7), Value::Real(-0.0), Value::Text(b"a\xff".to_vec()), Value::Blob(vec![])];
+        let bytes = to_bytes(&row).unwrap();
+        assert_eq!(from_bytes(&bytes).unwrap(), row);
+        assert!(from_bytes(&bytes[..bytes.len() - 1]).is_err());
+        assert_eq!(from_bytes(&[]).unwrap(), []);
+    }
 }

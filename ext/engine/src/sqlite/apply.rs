@@ -16,13 +16,12 @@ use std::io::BufRead;
 use logos_log::ids::Position;
 use logos_log::payload::{Counts, Encoding, Extent, Header, Item, PayloadReader, TableHead};
 use logos_log::value::Value;
-use rusqlite::types::ToSqlOutput;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use super::guard::{guard, unguard};
 use super::role::{position, store_standing, Standing};
 use super::schema::Object;
-use super::section::{is_clash, param, Section};
+use super::section::{decoded, is_clash, param, Section};
 use super::virtuals::{self, Indexer, Way};
 use super::{canary, quote, schema, snapshot, sqltext};
 use crate::error::{Doing, Error, Result};
@@ -317,7 +316,10 @@ impl<'t> Applying<'t> {
         // OR ABORT: the schema may declare another conflict clause, which would hide a clash.
         let insert =
             self.tx.prepare(&format!("INSERT OR ABORT INTO {table}({columns}) VALUES({values})")).doing(doing)?;
-        let delete = self.tx.prepare(&format!("DELETE FROM {table} WHERE {condition}")).doing(doing)?;
+        let delete = match head.extent {
+            Extent::Keys => Some(self.tx.prepare(&format!("DELETE FROM {table} WHERE {condition}")).doing(doing)?),
+            Extent::Whole => None,
+        };
         let prepared = |make: &dyn Fn(&Indexer) -> rusqlite::Result<String>| {
             indexers.iter().map(|i| self.tx.prepare(&make(i)?)).collect::<rusqlite::Result<Vec<_>>>().doing(doing)
         };
@@ -366,70 +368,35 @@ impl<'t> Applying<'t> {
         if section.deferred.take().is_none() {
             return Ok(());
         }
-        let doing = || format!("writing table {} (message {})", quote(&section.head.name), self.seq);
-        let width = section.head.columns.len();
-        let mut rows = self.tx.prepare("SELECT * FROM temp._logos_deferred ORDER BY rowid").doing(doing)?;
+        let name = quote(&section.head.name);
+        let doing = || format!("writing table {name} (message {})", self.seq);
+        let mut rows = self.tx.prepare("SELECT row FROM temp._logos_deferred ORDER BY rowid").doing(doing)?;
         let mut rows = rows.query([]).doing(doing)?;
-        let mut insert = {
-            let columns = section.head.columns.iter().map(|c| quote(c)).collect::<Vec<_>>().join(", ");
-            let marks = (1..=width).map(|i| format!("?{i}")).collect::<Vec<_>>().join(", ");
-            self.tx
-                .prepare(&format!("INSERT OR ABORT INTO {}({columns}) SELECT {marks}", quote(&section.head.name)))
-                .doing(doing)?
-        };
         while let Some(row) = rows.next().doing(doing)? {
-            for i in 0..width {
-                let value = row.get_ref(i).doing(doing)?;
-                insert.raw_bind_parameter(i + 1, ToSqlOutput::Borrowed(value)).doing(doing)?;
-            }
-            match insert.raw_execute() {
-                Ok(_) => {}
-                Err(e) if is_clash(&e) => return Err(self.divergence(&section.head, row, &e)),
+            let row = decoded(row, 0).doing(doing)?;
+            match section.insert_deferred(&row, self.encoding) {
+                Ok(()) => {}
+                Err(e) if is_clash(&e) => return Err(self.divergence(&section.head, &row, &e)),
                 Err(e) => return Err(e).doing(doing),
             }
         }
         drop(rows);
-        drop(insert);
-        self.learn_deferred(&mut section)?;
-        drop(section);
-        self.tx.execute_batch("DROP TABLE temp._logos_deferred").doing(|| format!("applying message {}", self.seq))
-    }
-
-    /// Puts the rows that had to wait into the FTS indexes: once a key, since several rows may have it.
-    fn learn_deferred(&self, section: &mut Section<'_>) -> Result<()> {
-        let doing = || format!("writing table {} (message {})", quote(&section.head.name), self.seq);
-        let key = section.head.key.iter().map(|k| format!("c{k}")).collect::<Vec<_>>().join(", ");
-        let mut keys = self.tx.prepare(&format!("SELECT DISTINCT {key} FROM temp._logos_deferred")).doing(doing)?;
+        // Into the FTS indexes once a key, since several rows may have it.
+        let mut keys = self.tx.prepare("SELECT DISTINCT key FROM temp._logos_deferred").doing(doing)?;
         let mut keys = keys.query([]).doing(doing)?;
         while let Some(row) = keys.next().doing(doing)? {
-            for learn in &mut section.learn {
-                for i in 0..section.head.key.len() {
-                    let value = row.get_ref(i).doing(doing)?;
-                    learn.raw_bind_parameter(self.stride() * i + 1, ToSqlOutput::Borrowed(value)).doing(doing)?;
-                    if self.stride() == 2 {
-                        learn.raw_bind_parameter(2 * i + 2, false).doing(doing)?;
-                    }
-                }
-                learn.raw_execute().doing(doing)?;
-            }
+            section.learn_key(&decoded(row, 0).doing(doing)?, self.encoding).doing(doing)?;
         }
-        Ok(())
+        drop(keys);
+        drop(section);
+        self.tx.execute_batch("DROP TABLE temp._logos_deferred").doing(doing)
     }
 
-    /// Parameters a value takes (`bind`).
-    fn stride(&self) -> usize {
-        if self.encoding == Encoding::Utf8 {
-            1
-        } else {
-            2
-        }
-    }
-
-    fn divergence(&self, head: &TableHead, row: &rusqlite::Row<'_>, e: &rusqlite::Error) -> Error {
+    fn divergence(&self, head: &TableHead, row: &[Value], e: &rusqlite::Error) -> Error {
         let key = head
             .key
             .iter()
-            .map(|&k| row.get_ref(k).map_or_else(|_| "?".to_string(), |v| shortened(&format!("{v:?}"))))
+            .map(|&k| row.get(k).map_or_else(|| "?".to_string(), |v| shortened(&format!("{v:?}"))))
             .collect::<Vec<_>>()
             .join(", ");
         Error::resync(

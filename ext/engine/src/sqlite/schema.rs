@@ -160,8 +160,8 @@ pub struct Table {
     pub key_is_rowid: bool,
     /// Whether the key is a rowid that no column declares, which VACUUM may renumber.
     pub key_is_hidden: bool,
-    /// Whether three columns hide the rowid and there is no key, or one that may be NULL: such rows cannot be told apart, so the
-    /// table is always sent whole.
+    /// Whether rows cannot be told apart (three columns hide the rowid and there is no key, or one that may be NULL), or only by
+    /// more columns than the log takes: the table is always sent whole. The first column stands for the key then.
     pub sent_whole: bool,
     /// All columns that NEW and OLD have in a trigger.
     pub visible: Vec<String>,
@@ -187,6 +187,10 @@ impl Table {
         self.key.first().filter(|_| self.key_is_rowid && !self.key_is_hidden)
     }
 }
+
+/// Widest key that rows are told apart by. Twice as many result columns and conditions are far from SQLite's limits, and the
+/// log has a column for each.
+const KEY_COLUMNS_MAX: usize = 250;
 
 struct Column {
     name: String,
@@ -301,13 +305,16 @@ fn describe(conn: &Connection, object: &Object) -> rusqlite::Result<Table> {
         // Where even the rowid is out of reach, nothing tells a row whose key is NULL from one that is not there.
         let nameless =
             rowid_names.is_empty() && !without_rowid && !key_is_alias && declared.iter().any(|c| !c.not_null);
-        (declared.iter().map(|c| c.name.clone()).collect(), writable, false, nameless)
+        let key: Vec<String> = declared.iter().map(|c| c.name.clone()).collect();
+        let whole = nameless || key.len() > KEY_COLUMNS_MAX;
+        (key, writable, false, whole)
     } else if let Some(alias) = rowid_names.first() {
         let read = std::iter::once(alias.clone()).chain(writable).collect();
         (vec![alias.clone()], read, true, false)
     } else {
         (writable.clone(), writable, false, true)
     };
+    let key = if sent_whole { key.into_iter().take(1).collect() } else { key };
     let mut unique = Vec::new();
     for index in indexes.iter().filter(|i| i.unique) {
         let described = describe_unique(conn, index)?;

@@ -5,15 +5,16 @@
 //!   end; then every old row is gone.
 //! - Values are stored byte for byte as the primary stores them, in whatever encoding.
 
-use logos_log::payload::{Encoding, Extent, TableHead};
-use logos_log::value::{Value, ValueRef};
+use logos_log::payload::{Encoding, TableHead};
+use logos_log::value::{self, Value, ValueRef};
 use rusqlite::types::{ToSqlOutput, ValueRef as SqlRef};
 use rusqlite::{Statement, Transaction};
 
 /// The table whose records are being applied.
 pub(super) struct Section<'t> {
     pub head: TableHead,
-    pub delete: Statement<'t>,
+    /// Takes away what has a key; nothing where the table is sent whole, and was emptied.
+    pub delete: Option<Statement<'t>>,
     pub insert: Statement<'t>,
     pub deferred: Option<Statement<'t>>,
     /// What takes a key's rows out of the FTS indexes over this table, and puts them in.
@@ -30,12 +31,12 @@ impl<'t> Section<'t> {
         rows: &[Vec<Value>],
         encoding: Encoding,
     ) -> rusqlite::Result<()> {
-        let own = || self.head.key.iter().filter_map(|&k| rows.first().and_then(|row| row.get(k)));
-        let values: Vec<&Value> = key.map_or_else(|| own().collect(), |key| key.iter().collect());
-        if self.head.extent == Extent::Keys {
+        let own = || rows.first().map(|row| self.key_of(row)).unwrap_or_default();
+        let values: Vec<&Value> = key.map_or_else(own, |key| key.iter().collect());
+        if let Some(delete) = &mut self.delete {
             run_all(&mut self.forget, &values, encoding)?;
-            bind(&mut self.delete, values.iter().copied(), encoding)?;
-            self.delete.raw_execute()?;
+            bind(delete, values.iter().copied(), encoding)?;
+            delete.raw_execute()?;
         }
         let mut waits = false;
         for row in rows {
@@ -43,7 +44,7 @@ impl<'t> Section<'t> {
             match self.insert.raw_execute() {
                 Ok(_) => {}
                 Err(e) if is_clash(&e) => {
-                    self.defer(tx, row, encoding)?;
+                    self.defer(tx, row)?;
                     waits = true;
                 }
                 Err(e) => return Err(e),
@@ -55,22 +56,49 @@ impl<'t> Section<'t> {
         Ok(())
     }
 
-    /// Keeps a row for the end of the section, in a temporary table: values as they are, memory bounded by SQLite's cache.
-    fn defer(&mut self, tx: &'t Transaction<'t>, row: &[Value], encoding: Encoding) -> rusqlite::Result<()> {
+    /// The key columns of a row.
+    fn key_of<'v>(&self, row: &'v [Value]) -> Vec<&'v Value> {
+        self.head.key.iter().filter_map(|&k| row.get(k)).collect()
+    }
+
+    /// Keeps a row for the end of the section, in a temporary table, so that memory is bounded by SQLite's cache. As bytes: a row
+    /// may have one column more than a table can have, the rowid.
+    fn defer(&mut self, tx: &'t Transaction<'t>, row: &[Value]) -> rusqlite::Result<()> {
+        let bytes = (encoded(self.key_of(row))?, encoded(row)?);
         let deferred = match &mut self.deferred {
             Some(deferred) => deferred,
             none => {
-                let columns = (0..row.len()).map(|i| format!("c{i}")).collect::<Vec<_>>().join(", ");
-                let values = (0..row.len()).map(|i| param(encoding, i)).collect::<Vec<_>>().join(", ");
-                tx.execute_batch(&format!(
-                    "DROP TABLE IF EXISTS temp._logos_deferred; CREATE TEMP TABLE _logos_deferred({columns})"
-                ))?;
-                none.insert(tx.prepare(&format!("INSERT INTO temp._logos_deferred VALUES({values})"))?)
+                tx.execute_batch(
+                    "DROP TABLE IF EXISTS temp._logos_deferred; CREATE TEMP TABLE _logos_deferred(key BLOB, row BLOB)",
+                )?;
+                none.insert(tx.prepare("INSERT INTO temp._logos_deferred VALUES(?1, ?2)")?)
             }
         };
-        bind(deferred, row.iter(), encoding)?;
-        deferred.raw_execute().map(drop)
+        deferred.execute(bytes).map(drop)
     }
+
+    /// Inserts a row that had to wait.
+    pub fn insert_deferred(&mut self, row: &[Value], encoding: Encoding) -> rusqlite::Result<()> {
+        bind(&mut self.insert, row.iter(), encoding)?;
+        self.insert.raw_execute().map(drop)
+    }
+
+    /// Puts the rows of a key into the FTS indexes over this table.
+    pub fn learn_key(&mut self, key: &[Value], encoding: Encoding) -> rusqlite::Result<()> {
+        run_all(&mut self.learn, &key.iter().collect::<Vec<_>>(), encoding)
+    }
+}
+
+/// Values as they wait in a table.
+fn encoded<'v>(values: impl IntoIterator<Item = &'v Value>) -> rusqlite::Result<Vec<u8>> {
+    value::to_bytes(values).map_err(|e| rusqlite::Error::ToSqlConversionFailure(Box::new(e)))
+}
+
+/// Values that waited in a table: column `i` of a row there.
+pub(super) fn decoded(row: &rusqlite::Row<'_>, i: usize) -> rusqlite::Result<Vec<Value>> {
+    let bytes = row.get_ref(i)?.as_bytes()?;
+    let kind = rusqlite::types::Type::Blob;
+    value::from_bytes(bytes).map_err(|e| rusqlite::Error::FromSqlConversionFailure(i, kind, Box::new(e)))
 }
 
 /// The parameter of value `i`, as `bind` binds it: text in UTF-16 is bound as the blob that it is stored as, and marked.
@@ -104,7 +132,8 @@ pub(super) fn is_clash(e: &rusqlite::Error) -> bool {
     })
 }
 
-fn bind<'v>(
+/// Binds values to the parameters that `param` names.
+pub(super) fn bind<'v>(
     statement: &mut Statement<'_>,
     values: impl Iterator<Item = &'v Value>,
     encoding: Encoding,

@@ -14,10 +14,12 @@ use std::io::Write;
 use logos_log::ids::Digest;
 use logos_log::payload::{Encoding, Extent, Header, Kind, PayloadWriter, Settings, TableHead};
 use logos_log::value::{Value, ValueRef};
-use rusqlite::{Connection, Row};
+use rusqlite::limits::Limit;
+use rusqlite::{Connection, Row, Statement};
 
 use super::capture::{self, Captured};
 use super::reset::{self, Reset};
+use super::section::{bind, param};
 use super::sidecar::{Base, Published};
 use super::{canary, diff, quote, schema, virtuals};
 use crate::error::{Doing, Error, Result};
@@ -380,6 +382,23 @@ impl Reading {
             V::Blob(b) => ValueRef::Blob(b),
         })
     }
+
+    /// A list of columns of the table that is called `t`.
+    fn list(&self, columns: &[String]) -> String {
+        columns.iter().map(|c| self.select(&format!("t.{}", quote(c)))).collect::<Vec<_>>().join(", ")
+    }
+
+    /// The first `n` values of a row, from value `at` on.
+    fn values<'r>(&self, row: &'r Row<'_>, at: usize, n: usize) -> rusqlite::Result<Vec<ValueRef<'r>>> {
+        (at..at + n).map(|i| self.get(row, i * self.stride())).collect()
+    }
+
+    /// Columns that one SELECT can return. A table can have as many as SQLite lets a SELECT return, and there is the rowid
+    /// besides, or a mark of each text.
+    fn width(&self, conn: &Connection) -> rusqlite::Result<usize> {
+        let most = conn.limit(Limit::SQLITE_LIMIT_COLUMN)?;
+        Ok((usize::try_from(most).unwrap_or_default() / self.stride()).max(1))
+    }
 }
 
 fn reading(table: &schema::Table) -> impl Fn() -> String + '_ {
@@ -393,20 +412,25 @@ fn write_whole<W: Write>(
     writer: &mut PayloadWriter<W>,
 ) -> Result<()> {
     let how = Reading { utf8: encoding == Encoding::Utf8 };
-    let columns = table.columns.iter().map(|c| how.select(&format!("t.{}", quote(c)))).collect::<Vec<_>>().join(", ");
     let doing = reading(table);
-    // NOT INDEXED: in the order of the table itself, which the replica then appends in.
-    let mut statement =
-        conn.prepare(&format!("SELECT {columns} FROM {} AS t NOT INDEXED", quote(&table.name))).doing(&doing)?;
-    let mut rows = statement.query([]).doing(&doing)?;
-    while let Some(row) = rows.next().doing(&doing)? {
+    // NOT INDEXED: in the order of the table itself, which the replica then appends in. It is also the same order in each of the
+    // statements that a wide table needs.
+    let mut statements = Vec::new();
+    let groups: Vec<&[String]> = table.columns.chunks(how.width(conn).doing(&doing)?).collect();
+    for group in &groups {
+        let sql = format!("SELECT {} FROM {} AS t NOT INDEXED", how.list(group), quote(&table.name));
+        statements.push(conn.prepare(&sql).doing(&doing)?);
+    }
+    let cursors = statements.iter_mut().map(|statement| statement.query([])).collect::<rusqlite::Result<Vec<_>>>();
+    let mut cursors = cursors.doing(&doing)?;
+    loop {
         let mut values = Vec::with_capacity(table.columns.len());
-        for i in 0..table.columns.len() {
-            values.push(how.get(row, i * how.stride()).doing(&doing)?);
+        for (cursor, group) in cursors.iter_mut().zip(&groups) {
+            let Some(row) = cursor.next().doing(&doing)? else { return Ok(()) };
+            values.extend(how.values(row, 0, group.len()).doing(&doing)?);
         }
         writer.row(values.iter().copied()).doing(&doing)?;
     }
-    Ok(())
 }
 
 /// For each key logged, the rows that have it now. One pass: the log's distinct keys, joined with the table.
@@ -419,7 +443,9 @@ fn write_keys<W: Write>(
     let table = &table_plan.table;
     let how = Reading { utf8: plan.encoding == Encoding::Utf8 };
     let doing = reading(table);
-    let sql = keys_sql(&how, table_plan);
+    let mut wide = Wide::of(conn, table, plan.encoding).doing(&doing)?;
+    let selected = wide.as_ref().map_or_else(|| table.columns.clone(), |wide| wide.address.clone());
+    let sql = keys_sql(&how, table_plan, &selected);
     let mut statement = conn.prepare(&sql).doing(&doing)?;
     let mut rows = statement.query((plan.from, plan.next.cursor)).doing(&doing)?;
     let width = table.key.len();
@@ -437,23 +463,66 @@ fn write_keys<W: Write>(
         }
         let present: bool = row.get(width * how.stride()).doing(&doing)?;
         if present {
-            let mut values = Vec::with_capacity(table.columns.len());
-            for i in 0..table.columns.len() {
-                // One column, the witness, lies between key and row.
-                values.push(how.get(row, (width + i) * how.stride() + 1).doing(&doing)?.to_owned());
-            }
-            group.rows.push(values);
+            // One column, the witness, lies between key and row.
+            let values = (0..selected.len()).map(|i| how.get(row, (width + i) * how.stride() + 1).map(ValueRef::to_owned));
+            let values = values.collect::<rusqlite::Result<Vec<_>>>().doing(&doing)?;
+            group.rows.push(match &mut wide {
+                None => values,
+                Some(wide) => wide.row(&values).doing(&doing)?,
+            });
         }
     }
     group.flush(writer).doing(&doing)
 }
 
-fn keys_sql(how: &Reading, plan: &TablePlan) -> String {
+/// A table with too many columns for one SELECT: its rows are looked up once more for each group of columns.
+struct Wide<'c> {
+    how: Reading,
+    encoding: Encoding,
+    /// The columns that a row is looked up by.
+    address: Vec<String>,
+    /// For each group of columns a statement, and how many they are.
+    groups: Vec<(Statement<'c>, usize)>,
+}
+
+impl<'c> Wide<'c> {
+    fn of(conn: &'c Connection, table: &schema::Table, encoding: Encoding) -> rusqlite::Result<Option<Self>> {
+        let how = Reading { utf8: encoding == Encoding::Utf8 };
+        let width = how.width(conn)?;
+        if table.key.len() + 1 + table.columns.len() <= width {
+            return Ok(None);
+        }
+        let address = table.rowid_names.first().map_or_else(|| table.key.clone(), |rowid| vec![rowid.clone()]);
+        let operator = if table.rowid_names.is_empty() { "IS" } else { "=" };
+        let found = |(i, name): (usize, &String)| format!("t.{} {operator} {}", quote(name), param(encoding, i));
+        let condition = address.iter().enumerate().map(found).collect::<Vec<_>>().join(" AND ");
+        let statement = |group: &[String]| {
+            let sql = format!("SELECT {} FROM {} AS t WHERE {condition}", how.list(group), quote(&table.name));
+            Ok((conn.prepare(&sql)?, group.len()))
+        };
+        let groups = table.columns.chunks(width).map(statement).collect::<rusqlite::Result<_>>()?;
+        Ok(Some(Self { how, encoding, address, groups }))
+    }
+
+    /// The row at an address.
+    fn row(&mut self, address: &[Value]) -> rusqlite::Result<Vec<Value>> {
+        let mut all = Vec::new();
+        for (statement, columns) in &mut self.groups {
+            bind(statement, address.iter(), self.encoding)?;
+            let mut rows = statement.raw_query();
+            let row = rows.next()?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+            all.extend(self.how.values(row, 0, *columns)?.into_iter().map(ValueRef::to_owned));
+        }
+        Ok(all)
+    }
+}
+
+fn keys_sql(how: &Reading, plan: &TablePlan, selected: &[String]) -> String {
     let table = &plan.table;
     let ids = plan.ids.iter().map(i64::to_string).collect::<Vec<_>>().join(",");
     let log_keys = (0..table.key.len()).map(|i| format!("k{i}")).collect::<Vec<_>>().join(", ");
     let keys = (0..table.key.len()).map(|i| how.select(&format!("l.k{i}"))).collect::<Vec<_>>().join(", ");
-    let columns = table.columns.iter().map(|c| how.select(&format!("t.{}", quote(c)))).collect::<Vec<_>>().join(", ");
+    let columns = how.list(selected);
     // IS also finds NULL; a rowid is never NULL, and `=` is what every version of SQLite looks it up with.
     let operator = if table.key_is_rowid { "=" } else { "IS" };
     let on = table
