@@ -142,7 +142,8 @@ mod tests {
 
     #[test]
     fn values_come_back_from_their_bytes() {
-        let row = [Value::Null, Value::Integer(-7), Value::Real(-0.0), Value::Text(b"a\xff".to_vec()), Value::Blob(vec![])];
+        let row =
+            [Value::Null, Value::Integer(-7), Value::Real(-0.0), Value::Text(b"a\xff".to_vec()), Value::Blob(vec![])];
         let bytes = to_bytes(&row).unwrap();
         assert_eq!(from_bytes(&bytes).unwrap(), row);
         assert!(from_bytes(&bytes[..bytes.len() - 1]).is_err());

@@ -464,7 +464,8 @@ fn write_keys<W: Write>(
         let present: bool = row.get(width * how.stride()).doing(&doing)?;
         if present {
             // One column, the witness, lies between key and row.
-            let values = (0..selected.len()).map(|i| how.get(row, (width + i) * how.stride() + 1).map(ValueRef::to_owned));
+            let values =
+                (0..selected.len()).map(|i| how.get(row, (width + i) * how.stride() + 1).map(ValueRef::to_owned));
             let values = values.collect::<rusqlite::Result<Vec<_>>>().doing(&doing)?;
             group.rows.push(match &mut wide {
                 None => values,
