@@ -8,10 +8,11 @@
 //! | `publish`, `replica` | the threads that move messages | `sqlite`, `channel` |
 //! | `registry`, `fork` | what this process has open; what a fork of it waits for | all of these |
 //! | `patience` | how long a caller waits | `error` |
+//! | `threads` | starting threads | `error` |
 //! | `sql` | the SQL surface | all of these |
 //!
-//! `unsafe` is only in `sqlite::{api, hooks}` and `sql::{load, functions, tables}`: where SQLite calls us, or where we call
-//! what rusqlite does not wrap.
+//! `unsafe` is only in `sqlite::{api, hooks, hosthooks}`, `sql` and `threads`: where SQLite calls us, or where we call
+//! what rusqlite and std do not wrap.
 
 pub mod channel;
 pub mod entry;
@@ -24,5 +25,6 @@ mod registry;
 pub mod replica;
 pub mod sql;
 pub mod sqlite;
+mod threads;
 
 pub use rusqlite::ffi;

@@ -64,6 +64,32 @@ fn stopping_ends_the_threads() {
     wait_until("the threads have ended", || threads() <= before + 1);
 }
 
+/// Threads of this process that would take a SIGTERM, by name.
+#[cfg(target_os = "linux")]
+fn takers_of_sigterm() -> Vec<String> {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+    let texts = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("status")).ok());
+    let field = |text: &str, name: &str| {
+        text.lines().find_map(|line| line.strip_prefix(name)).map_or_else(String::new, |value| value.trim().to_owned())
+    };
+    let blocks = |text: &str| u64::from_str_radix(&field(text, "SigBlk:"), 16).unwrap() >> (libc::SIGTERM - 1) & 1 == 1;
+    texts.filter(|text| !blocks(text)).map(|text| field(&text, "Name:")).collect()
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn no_thread_of_ours_takes_a_signal_and_those_of_the_application_do_as_before() {
+    let _alone = ALONE.lock();
+    let before = takers_of_sigterm();
+    let pair = Pair::of("CREATE TABLE t(a); INSERT INTO t VALUES (1)");
+    let position = flush(&pair.primary);
+    let replica = open(&pair.replica_path());
+    harness::pair::try_attach(&replica, &pair.url, Some(r#"{"follow":true}"#)).unwrap();
+    assert_eq!(replica.int(&format!("SELECT logos_wait('{position}', 30)")), 1);
+    assert!(threads() >= before.len() + 3, "builder, sender and follower are there");
+    assert_eq!(takers_of_sigterm(), before);
+}
+
 #[test]
 fn a_child_forked_while_its_parent_publishes_opens_a_database_of_its_own() {
     let dir = TempDir::new();

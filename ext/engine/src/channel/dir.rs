@@ -23,6 +23,7 @@ use notify::Watcher;
 use super::{Fetched, Known, Reader, Store, Writer};
 use crate::entry::{Place, StoredEntry};
 use crate::error::{Doing, Error, Result};
+use crate::threads;
 
 /// A reader gets at most this much at a time.
 const FETCH_BYTES: usize = 4 * 1024 * 1024;
@@ -184,16 +185,19 @@ impl DirReader {
     /// Starts watching. Without it (no such folder yet, no watches left) there is polling.
     fn watch(&mut self) {
         let (sender, receiver) = mpsc::sync_channel(1);
-        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        let on_event = move |event: notify::Result<notify::Event>| {
             if event.is_ok_and(|e| !matches!(e.kind, notify::EventKind::Access(_))) {
                 // Full means that a wake-up is waiting already.
                 let _ = sender.try_send(());
             }
+        };
+        // The watcher has a thread of its own.
+        let watcher = threads::without_signals(|| {
+            let mut watcher = notify::recommended_watcher(on_event)?;
+            watcher.watch(&self.folder, notify::RecursiveMode::NonRecursive).map(|()| watcher)
         });
-        if let Ok(mut watcher) = watcher {
-            if watcher.watch(&self.folder, notify::RecursiveMode::NonRecursive).is_ok() {
-                self.watch = Some((watcher, receiver));
-            }
+        if let Ok(watcher) = watcher {
+            self.watch = Some((watcher, receiver));
         }
     }
 }

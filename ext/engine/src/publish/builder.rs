@@ -26,6 +26,7 @@ use crate::sqlite::capture::{self, Captured};
 use crate::sqlite::hooks::Doubt;
 use crate::sqlite::sidecar::{Message, Published};
 use crate::sqlite::{api, connection, schema, snapshot};
+use crate::threads;
 
 /// How often to look for commits that no hook told us of: while there are some, and when there were none for a while.
 const POLL_BUSY: Duration = Duration::from_millis(20);
@@ -93,7 +94,7 @@ pub(super) fn spawn(publisher: Arc<Publisher>, conn: Connection) -> Result<()> {
         });
         publisher.let_go();
     };
-    std::thread::Builder::new().name("logos-builder".into()).spawn(run).doing(|| "starting a thread".into()).map(drop)
+    threads::spawn("logos-builder", run)
 }
 
 struct Builder<'p> {

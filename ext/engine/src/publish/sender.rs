@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 
 use super::{now_ms, Progress, Publisher};
 use crate::channel::Writer;
-use crate::error::{Doing, Error, Kind, Result};
+use crate::error::{Error, Kind, Result};
+use crate::threads;
 
 /// Entries that a channel is offered at a time. They are offered until they are final, so this bounds what can be on its
 /// way: 10 GB in full entries.
@@ -43,7 +44,7 @@ pub(super) fn spawn(publisher: Arc<Publisher>) -> Result<()> {
         });
         publisher.let_go();
     };
-    std::thread::Builder::new().name("logos-sender".into()).spawn(run).doing(|| "starting a thread".into()).map(drop)
+    threads::spawn("logos-sender", run)
 }
 
 fn run(publisher: &Publisher) {

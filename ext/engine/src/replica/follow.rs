@@ -14,9 +14,10 @@ use logos_log::ids::Position;
 
 use super::{Options, Puller};
 use crate::channel::Url;
-use crate::error::{Doing, Error, Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::patience::Patience;
 use crate::sqlite::apply::Applied;
+use crate::threads;
 
 /// How long to wait for the channel to say something before looking by oneself.
 const LOOK: Duration = Duration::from_secs(1);
@@ -142,11 +143,7 @@ impl Follower {
             }
             follower.update(|s| s.following = false);
         };
-        std::thread::Builder::new()
-            .name("logos-follower".into())
-            .spawn(run)
-            .doing(|| "starting a thread".into())
-            .map(drop)
+        threads::spawn("logos-follower", run)
     }
 
     fn run(&self, puller: &mut Puller) {

@@ -8,6 +8,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use rusqlite::{ffi, Connection};
 
+use super::standins;
 use crate::error::{Doing, Error, Result};
 use crate::fork;
 use crate::registry;
@@ -88,7 +89,11 @@ unsafe fn initialise(api: *mut ffi::sqlite3_api_routines) -> Result<()> {
         ));
     }
     // SAFETY: the table is valid and new enough.
-    unsafe { ffi::rusqlite_extension_init2(api) }.map_err(|e| {
+    let host = unsafe { &*api };
+    standins::several_threads(host)?;
+    let mut complete = standins::complete(host)?;
+    // SAFETY: as above; the functions are copied out of the table.
+    unsafe { ffi::rusqlite_extension_init2(&mut complete) }.map_err(|e| {
         Error::fix(format!("this SQLite cannot host logos: {e}"), "nothing was loaded; use another SQLite")
     })?;
     *taken = Some(api as usize);

@@ -7,6 +7,7 @@
 
 mod functions;
 pub mod load;
+mod standins;
 mod tables;
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
@@ -18,10 +19,11 @@ use crate::error::{Error, Result};
 use crate::sqlite::api::Host;
 
 /// Runs a callback's body; a panic becomes an error.
-fn guarded<T>(body: impl FnOnce() -> Result<T>) -> rusqlite::Result<T> {
-    catch_unwind(AssertUnwindSafe(body))
-        .unwrap_or_else(|_| Err(Error::bug("a function of logos panicked")))
-        .map_err(Into::into)
+fn guarded<T, E: Into<rusqlite::Error>>(body: impl FnOnce() -> std::result::Result<T, E>) -> rusqlite::Result<T> {
+    match catch_unwind(AssertUnwindSafe(body)) {
+        Ok(done) => done.map_err(Into::into),
+        Err(_) => Err(Error::bug("a function of logos panicked").into()),
+    }
 }
 
 /// The file behind a connection; an error for a temporary or in-memory database.

@@ -2,10 +2,14 @@
 //!
 //! `attach_replica` is lazy: each row it returns is a message that was applied just now, so a query that stops early, or is
 //! interrupted, stops between two messages.
+//!
+//! rusqlite does not guard the methods of a table against panics, which must not leave them: those that do more than hand out what
+//! is there are guarded here.
 
 use std::borrow::Cow;
 use std::ffi::{c_int, CStr};
 use std::marker::PhantomData;
+use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::Arc;
 
 use rusqlite::types::Value;
@@ -77,14 +81,16 @@ unsafe impl<'vtab> VTab<'vtab> for AttachTab {
         _table: &[u8],
         _args: &[&[u8]],
     ) -> rusqlite::Result<(Cow<'static, CStr>, Self)> {
-        direct_only(db)?;
-        // SAFETY: SQLite disconnects the table before it closes the connection.
-        let host = unsafe { host(db) };
-        Ok((Cow::Borrowed(ATTACH_COLUMNS), Self { base: ffi::sqlite3_vtab::default(), host }))
+        guarded(|| -> rusqlite::Result<_> {
+            direct_only(db)?;
+            // SAFETY: SQLite disconnects the table before it closes the connection.
+            let host = unsafe { host(db) };
+            Ok((Cow::Borrowed(ATTACH_COLUMNS), Self { base: ffi::sqlite3_vtab::default(), host }))
+        })
     }
 
     fn best_index(&self, info: &mut IndexInfo) -> rusqlite::Result<bool> {
-        guarded(|| {
+        guarded(|| -> Result<_> {
             use_wal_while_nobody_reads(self.host);
             let mut arguments = [None, None];
             let mut usable = true;
@@ -205,6 +211,14 @@ impl AttachCursor<'_> {
     }
 }
 
+impl Drop for AttachCursor<'_> {
+    /// SQLite closes the cursor: connections and files are closed here, where a panic ends.
+    fn drop(&mut self) {
+        let work = self.work.take();
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(work)));
+    }
+}
+
 // SAFETY: `base` is the first field of a `repr(C)` struct.
 unsafe impl VTabCursor for AttachCursor<'_> {
     fn filter(&mut self, plan: c_int, _name: Option<&str>, args: &Filters<'_>) -> rusqlite::Result<()> {
@@ -231,17 +245,19 @@ unsafe impl VTabCursor for AttachCursor<'_> {
     }
 
     fn column(&self, ctx: &mut Context, column: c_int) -> rusqlite::Result<()> {
-        let value = match (&self.row, column) {
-            (Some(applied), 0) => Value::Integer(applied.position.seq as i64),
-            (Some(applied), 1) => text(applied.position.to_string()),
-            (Some(applied), 2) => text(applied.kind),
-            (Some(applied), 3) => Value::Integer(applied.tables as i64),
-            (Some(applied), 4) => Value::Integer(applied.changes as i64),
-            (Some(applied), 5) => Value::Integer(applied.bytes as i64),
-            (_, CHANNEL | OPTIONS) => self.arguments[(column - CHANNEL) as usize].clone(),
-            _ => Value::Null,
-        };
-        ctx.set_result(&value)
+        guarded(|| {
+            let value = match (&self.row, column) {
+                (Some(applied), 0) => Value::Integer(applied.position.seq as i64),
+                (Some(applied), 1) => text(applied.position.to_string()),
+                (Some(applied), 2) => text(applied.kind),
+                (Some(applied), 3) => Value::Integer(applied.tables as i64),
+                (Some(applied), 4) => Value::Integer(applied.changes as i64),
+                (Some(applied), 5) => Value::Integer(applied.bytes as i64),
+                (_, CHANNEL | OPTIONS) => self.arguments[(column - CHANNEL) as usize].clone(),
+                _ => Value::Null,
+            };
+            ctx.set_result(&value)
+        })
     }
 
     fn rowid(&self) -> rusqlite::Result<i64> {
@@ -277,11 +293,14 @@ unsafe impl<'vtab> VTab<'vtab> for ListTab {
         _table: &[u8],
         _args: &[&[u8]],
     ) -> rusqlite::Result<(Cow<'static, CStr>, Self)> {
-        direct_only(db)?;
-        let list = aux.ok_or_else(|| Error::bug("a table without its list"))?;
-        // SAFETY: SQLite disconnects the table before it closes the connection.
-        let host = unsafe { host(db) };
-        Ok((Cow::Borrowed(list.declare), Self { base: ffi::sqlite3_vtab::default(), host, rows: list.rows }))
+        guarded(|| -> rusqlite::Result<_> {
+            direct_only(db)?;
+            let list = aux.ok_or_else(|| Error::bug("a table without its list"))?;
+            // SAFETY: SQLite disconnects the table before it closes the connection.
+            let host = unsafe { host(db) };
+            let table = Self { base: ffi::sqlite3_vtab::default(), host, rows: list.rows };
+            Ok((Cow::Borrowed(list.declare), table))
+        })
     }
 
     fn best_index(&self, info: &mut IndexInfo) -> rusqlite::Result<bool> {
@@ -323,8 +342,10 @@ unsafe impl VTabCursor for ListCursor<'_> {
     }
 
     fn column(&self, ctx: &mut Context, column: c_int) -> rusqlite::Result<()> {
-        let value = self.rows.get(self.at).and_then(|row| row.get(column as usize));
-        ctx.set_result(value.unwrap_or(&Value::Null))
+        guarded(|| {
+            let value = self.rows.get(self.at).and_then(|row| row.get(column as usize));
+            ctx.set_result(value.unwrap_or(&Value::Null))
+        })
     }
 
     fn rowid(&self) -> rusqlite::Result<i64> {

@@ -10,6 +10,7 @@
 //! Proxies: as ureq takes them from the environment (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY).
 
 use std::io::Read;
+use std::sync::mpsc;
 use std::time::Duration;
 
 use base64::prelude::{Engine, BASE64_STANDARD as BASE64};
@@ -18,10 +19,13 @@ use logos_log::ids::{ChannelId, TxHash};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use ureq::http::Response;
+use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 use ureq::{Agent, Body};
 
 use super::shape::{self, Block, BlockId, ChannelState, GasPrices, Info, Time};
 use crate::error::{Error, Result};
+use crate::threads;
 
 /// Largest answer with blocks: a full one is about 4 MiB in hex.
 const BLOCKS_BYTES: u64 = 16 * 1024 * 1024;
@@ -83,7 +87,7 @@ impl Api {
             let password = variable("LOGOS_NODE_PASSWORD").unwrap_or_default();
             format!("Basic {}", BASE64.encode(format!("{user}:{password}")))
         });
-        Self { base: base.into(), agent: config.build().into(), authorization, requests: 0 }
+        Self { base: base.into(), agent: Agent::with_parts(config.build(), DefaultConnector::default(), Lookup), authorization, requests: 0 }
     }
 
     /// Where it is.
@@ -319,6 +323,26 @@ impl Api {
             200 => shape::notes(&answer.bytes).map_err(|why| self.strange(&path, &why)),
             _ => Err(self.refused(&path, &answer)),
         }
+    }
+}
+
+/// Looks names up as ureq does, which cannot be given up in time but from another thread; that one is started as all of ours are.
+#[derive(Debug)]
+struct Lookup;
+
+impl Resolver for Lookup {
+    fn resolve(
+        &self,
+        uri: &ureq::http::Uri,
+        config: &ureq::config::Config,
+        timeout: NextTimeout,
+    ) -> std::result::Result<ResolvedSocketAddrs, ureq::Error> {
+        let (sender, found) = mpsc::sync_channel(1);
+        let (uri, config) = (uri.clone(), config.clone());
+        // Without a timeout of its own it starts no thread.
+        let look = move || drop(sender.send(DefaultResolver::default().resolve(&uri, &config, NextTimeout::default())));
+        threads::spawn("logos-lookup", look).map_err(|e| ureq::Error::Io(std::io::Error::other(e.message)))?;
+        found.recv_timeout(*timeout.after).unwrap_or(Err(ureq::Error::Timeout(timeout.reason)))
     }
 }
 
