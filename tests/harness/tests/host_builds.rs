@@ -36,15 +36,17 @@ type Entry = unsafe extern "C" fn(*mut ffi::sqlite3, *mut *mut c_char, *const Ta
 /// The table of the SQLite that the tests run on, as it gives it to whatever is loaded.
 fn table() -> Table {
     static TABLE: Mutex<usize> = Mutex::new(0);
-    unsafe extern "C" fn keep(_: *mut ffi::sqlite3, _: *mut *mut c_char, table: *const Table) -> c_int {
+    unsafe extern "C" fn keep(
+        _: *mut ffi::sqlite3,
+        _: *mut *mut c_char,
+        table: *const ffi::sqlite3_api_routines,
+    ) -> c_int {
         *TABLE.lock().unwrap() = table as usize;
         0
     }
-    // SAFETY: `keep` has the signature that SQLite calls it with, which its C declaration hides.
+    // SAFETY: the table is as long as `Table` or longer, and lives as long as the library.
     unsafe {
-        let keep: unsafe extern "C" fn(_, _, _) -> _ = keep;
-        let plain = std::mem::transmute::<Entry, unsafe extern "C" fn()>(keep);
-        ffi::sqlite3_auto_extension(std::mem::transmute(Some(plain)));
+        ffi::sqlite3_auto_extension(Some(keep));
         drop(Connection::open_in_memory().unwrap());
         ffi::sqlite3_reset_auto_extension();
         *(*TABLE.lock().unwrap() as *const Table)
@@ -119,7 +121,10 @@ fn what_cannot_be_done_without_is_named_when_loading() {
     table[CREATE_MODULE_V2] = std::ptr::null();
     let conn = Connection::open_in_memory().unwrap();
     let refused = load(&conn, &table).unwrap_err();
-    assert!(refused.contains("built without sqlite3_create_module_v2") && refused.contains("nothing was loaded"), "{refused}");
+    assert!(
+        refused.contains("built without sqlite3_create_module_v2") && refused.contains("nothing was loaded"),
+        "{refused}"
+    );
     assert!(conn.query_row("SELECT logos_version()", [], |_| Ok(())).is_err());
 }
 

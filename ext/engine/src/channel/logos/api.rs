@@ -87,7 +87,12 @@ impl Api {
             let password = variable("LOGOS_NODE_PASSWORD").unwrap_or_default();
             format!("Basic {}", BASE64.encode(format!("{user}:{password}")))
         });
-        Self { base: base.into(), agent: Agent::with_parts(config.build(), DefaultConnector::default(), Lookup), authorization, requests: 0 }
+        Self {
+            base: base.into(),
+            agent: Agent::with_parts(config.build(), DefaultConnector::default(), Lookup),
+            authorization,
+            requests: 0,
+        }
     }
 
     /// Where it is.
