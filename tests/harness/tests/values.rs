@@ -204,3 +204,40 @@ fn a_file_whose_encoding_is_settled_is_refused_and_stays_as_it_was() {
         assert_eq!((after.out.trim(), after.err.as_str()), (format!("{ours}\nok").as_str(), ""));
     }
 }
+
+/// Before 3.54 SQLite's check of foreign keys changes the key that triggers see into what the child's column would make of it.
+#[test]
+fn a_parent_row_arrives_under_the_key_that_it_holds() {
+    for (parent, child) in [
+        ("p TEXT PRIMARY KEY", "INTEGER UNIQUE"),
+        ("p PRIMARY KEY", "NUMERIC UNIQUE"),
+        ("p TEXT PRIMARY KEY) WITHOUT ROWID; SELECT (1", "REAL UNIQUE"),
+    ] {
+        let pair = Pair::of(&format!(
+            "PRAGMA foreign_keys = ON; CREATE TABLE parent({parent}); INSERT INTO parent VALUES ('kept');"
+        ));
+        pair.check();
+        // The table becomes a parent while it is published.
+        pair.run(&format!(
+            "CREATE TABLE child(c {child} REFERENCES parent(p) DEFERRABLE INITIALLY DEFERRED)"
+        ));
+        pair.check();
+        for step in [
+            "BEGIN; INSERT INTO child VALUES (123); INSERT INTO parent VALUES ('0123'); COMMIT",
+            "BEGIN; UPDATE parent SET p = 'x' || p; UPDATE parent SET p = substr(p, 2); COMMIT",
+            "BEGIN; INSERT INTO child VALUES (124); INSERT INTO parent VALUES ('124'); COMMIT",
+            "BEGIN; DELETE FROM child WHERE c = 123; DELETE FROM parent WHERE p = '0123'; COMMIT",
+        ] {
+            pair.step(step);
+            pair.check();
+        }
+    }
+}
+
+#[test]
+fn a_key_logged_as_a_number_is_the_text_that_its_column_makes_of_it() {
+    let pair = Pair::of("CREATE TABLE t(p TEXT PRIMARY KEY, v); INSERT INTO t VALUES ('123', 1)");
+    pair.check();
+    pair.run("UPDATE t SET v = 2; SELECT logos_touch('t', 123)");
+    pair.check();
+}

@@ -45,15 +45,17 @@ pub fn survey(conn: &Connection, objects: &[schema::Object]) -> Result<Vec<Captu
     let rows = statement
         .query_map([], |row| Ok(Present { age: row.get(0)?, name: row.get(1)?, table: row.get(2)?, sql: row.get(3)? }));
     let present: Vec<Present> = rows.and_then(Iterator::collect).doing(doing)?;
+    let parents = schema::parents(conn).doing(doing)?;
     let mut all = Vec::new();
     for object in objects.iter().filter(|o| o.kind == "table") {
-        let Some(table) = schema::table(conn, object)? else { continue };
+        let Some(mut table) = schema::table(conn, object)? else { continue };
         if table.is_virtual {
             // Known by its stamp (`virtuals`), not by triggers.
             all.push(Captured { table, id: None, replaces: None, core: true, intact: true });
             continue;
         }
         let name = table.name.to_ascii_lowercase();
+        table.is_parent = !table.key_is_rowid && parents.contains(&name);
         let (carried, others): (Vec<_>, Vec<_>) =
             present.iter().filter(|t| t.table == name).partition(|t| t.id_and_role().is_some());
         let id = carried.iter().find_map(|t| t.id_and_role().filter(|(_, role)| *role == "insert")).map(|(id, _)| id);

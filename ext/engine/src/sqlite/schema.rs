@@ -6,6 +6,8 @@
 //!   where a table hides its rowid behind columns of that name, all its columns together.
 //! - The fingerprint depends on the objects' texts only, not on their order or on who created them.
 
+use std::collections::HashSet;
+
 use logos_log::ids::Digest;
 use rusqlite::{Connection, OptionalExtension};
 
@@ -160,6 +162,8 @@ pub struct Table {
     pub key_is_rowid: bool,
     /// Whether the key is a rowid that no column declares, which VACUUM may renumber.
     pub key_is_hidden: bool,
+    /// Whether foreign keys refer to it and its key is not the rowid: then triggers may be shown another key than the row holds.
+    pub is_parent: bool,
     /// Whether rows cannot be told apart (three columns hide the rowid and there is no key, or one that may be NULL), or only by
     /// more columns than the log takes: the table is always sent whole. The first column stands for the key then.
     pub sent_whole: bool,
@@ -191,6 +195,16 @@ impl Table {
 /// Widest key that rows are told apart by. Twice as many result columns and conditions are far from SQLite's limits, and the
 /// log has a column for each.
 const KEY_COLUMNS_MAX: usize = 250;
+
+/// Names, in lower case, of the tables that foreign keys refer to.
+pub fn parents(conn: &Connection) -> rusqlite::Result<HashSet<String>> {
+    let mut statement = conn.prepare(
+        "SELECT DISTINCT lower(f.\"table\") FROM main.sqlite_schema AS s, pragma_foreign_key_list(s.name, 'main') AS f \
+         WHERE s.type = 'table'",
+    )?;
+    let names = statement.query_map([], |row| row.get(0))?;
+    names.collect()
+}
 
 struct Column {
     name: String,
@@ -332,6 +346,7 @@ fn describe(conn: &Connection, object: &Object) -> rusqlite::Result<Table> {
     Ok(Table {
         name: name.to_string(),
         is_virtual: false,
+        is_parent: false,
         generated: columns.iter().filter_map(expression).collect(),
         defaults: columns.iter().filter_map(Column::default_of_not_null).collect(),
         autoincrement: key_is_alias && sqltext::mentions(&object.sql, "autoincrement"),

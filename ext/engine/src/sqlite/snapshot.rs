@@ -524,13 +524,14 @@ fn keys_sql(how: &Reading, plan: &TablePlan, selected: &[String]) -> String {
     let log_keys = (0..table.key.len()).map(|i| format!("k{i}")).collect::<Vec<_>>().join(", ");
     let keys = (0..table.key.len()).map(|i| how.select(&format!("l.k{i}"))).collect::<Vec<_>>().join(", ");
     let columns = how.list(selected);
+    // The sign makes the table's own affinity decide, as it does on the replica: a logged 123 is the '123' of a TEXT key.
     // IS also finds NULL; a rowid is never NULL, and `=` is what every version of SQLite looks it up with.
     let operator = if table.key_is_rowid { "=" } else { "IS" };
     let on = table
         .key
         .iter()
         .enumerate()
-        .map(|(i, k)| format!("t.{} {operator} l.k{i}", quote(k)))
+        .map(|(i, k)| format!("t.{} {operator} +l.k{i}", quote(k)))
         .collect::<Vec<_>>()
         .join(" AND ");
     // Keys that the table takes for one ('a' and 'A' under NOCASE) are one here too: the first SELECT of a UNION says

@@ -52,6 +52,17 @@ pub(super) fn triggers(table: &Table, id: i64) -> Vec<Trigger> {
         make("rekey", true, format!("AFTER UPDATE OF {key_names} ON {on} WHEN {rekeyed}"), log("NEW")),
         make("delete", true, format!("BEFORE DELETE ON {on}"), log("OLD")),
     ];
+    if table.is_parent {
+        // SQLite before 3.54 checks foreign keys between the BEFORE and the AFTER triggers, and may leave '0123' of a key as the
+        // number 123 in NEW and OLD, as the child's column would have it. So the key is read where it is still right: in the
+        // row itself, else before the check.
+        let (time, body) = match table.rowid_names.first() {
+            Some(rowid) => ("AFTER", log_where(table, id, &format!("{on}.{0} = NEW.{0}", quote(rowid)))),
+            None => ("BEFORE", log("NEW")),
+        };
+        all.push(make("parent", false, format!("{time} INSERT ON {on}"), body.clone()));
+        all.push(make("reparent", false, format!("{time} UPDATE OF {key_names} ON {on}"), body));
+    }
     let mut clashes: Vec<String> =
         table.unique.iter().filter_map(|unique| clash(&NewRow { table, automatic: false }, unique, id)).collect();
     // A row may also be replaced by its rowid where the key is another one.

@@ -135,6 +135,7 @@ pub fn describe(conn: &Connection, name: &str, module: &str, stamp: &[String]) -
         rowid_names: vec!["rowid".into()],
         key_is_rowid: true,
         key_is_hidden: false,
+        is_parent: false,
         sent_whole: false,
         visible: Vec::new(),
         generated: Vec::new(),
