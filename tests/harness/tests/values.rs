@@ -218,9 +218,7 @@ fn a_parent_row_arrives_under_the_key_that_it_holds() {
         ));
         pair.check();
         // The table becomes a parent while it is published.
-        pair.run(&format!(
-            "CREATE TABLE child(c {child} REFERENCES parent(p) DEFERRABLE INITIALLY DEFERRED)"
-        ));
+        pair.run(&format!("CREATE TABLE child(c {child} REFERENCES parent(p) DEFERRABLE INITIALLY DEFERRED)"));
         pair.check();
         for step in [
             "BEGIN; INSERT INTO child VALUES (123); INSERT INTO parent VALUES ('0123'); COMMIT",
