@@ -6,16 +6,23 @@
 
 use std::ffi::{c_char, c_int};
 use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use harness::pair::attach;
 use harness::rusqlite::ffi;
-use harness::{open, Shell, Sql, TempDir};
+use harness::{open, status_of, Shell, Sql, TempDir};
+
+/// Whether later connections keep their modules.
+static MODULES: AtomicBool = AtomicBool::new(false);
 
 unsafe extern "C" fn without_modules(
     db: *mut ffi::sqlite3,
     _: *mut *mut c_char,
     _: *const ffi::sqlite3_api_routines,
 ) -> c_int {
+    if MODULES.load(Ordering::Relaxed) {
+        return ffi::SQLITE_OK;
+    }
     let names = [c"attach_replica", c"logos_status", c"logos_log"];
     let mut kept: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
     kept.push(ptr::null());
@@ -62,6 +69,17 @@ fn a_module_that_the_replica_lacks_does_not_stop_the_rest() {
     );
     follow(&["both", "both"]);
     assert_eq!(replica.text("SELECT plain FROM d"), "1");
+    primary.must("CREATE VIRTUAL TABLE f USING fts5(a); INSERT INTO f VALUES ('elk'); SELECT logos_flush(60);");
+    primary.must("INSERT INTO t(id, v) VALUES (3, 'owl'); INSERT INTO e(rowid, v) VALUES (3, 'owl'); SELECT logos_flush(60);");
+    follow(&["both", "both", "owl"]);
+    let said = status_of(&replica, &dir.file("replica.db")).unwrap().warnings;
+    assert!(said.contains("table f is left out: no such module: fts5"), "{said}");
+    MODULES.store(true, Ordering::Relaxed);
+    let replica = open(&dir.file("replica.db"));
+    attach(&replica, &url);
+    assert_eq!(replica.texts("SELECT a FROM f WHERE f MATCH 'elk'"), ["elk"]);
+    assert_eq!(replica.texts("SELECT rowid FROM e WHERE e MATCH 'owl'"), ["3"]);
+    assert_eq!(status_of(&replica, &dir.file("replica.db")).unwrap().warnings, "");
 }
 
 fn primary_flush_and(replica: &harness::Connection, url: &str) {

@@ -45,6 +45,7 @@ struct State {
     messages: i64,
     bytes: i64,
     error: Option<Error>,
+    warnings: Vec<String>,
 }
 
 /// What `logos_status` shows of a replica.
@@ -68,6 +69,8 @@ pub struct Report {
     pub error: Option<Error>,
     /// Requests made to a node.
     pub requests: u64,
+    /// What of the primary is left out, each with the reason.
+    pub warnings: Vec<String>,
 }
 
 impl Follower {
@@ -114,6 +117,7 @@ impl Follower {
                 s.position = Some(puller.position());
                 s.bookmark = puller.bookmark().to_string();
                 s.requests = puller.requests();
+                s.warnings = puller.left_out().to_vec();
             }
             match outcome {
                 Ok(applied) => {
@@ -225,6 +229,7 @@ impl Follower {
             messages: s.messages,
             bytes: s.bytes,
             error: s.error,
+            warnings: s.warnings,
         }
     }
 }

@@ -24,7 +24,7 @@ use crate::channel::{Fetched, Reader, Url};
 use crate::error::{Doing, Error, Result};
 use crate::registry;
 use crate::sqlite::apply::{self, Applied, Message};
-use crate::sqlite::connection;
+use crate::sqlite::{connection, left_out};
 use crate::sqlite::role::{self, Role, Standing};
 
 pub use follow::{reached, Follower, Report};
@@ -66,6 +66,8 @@ pub struct Puller {
     begun: Option<Fetched>,
     fetched: std::vec::IntoIter<Fetched>,
     joined: Joined,
+    /// What of the primary is left out, each with the reason.
+    left_out: Vec<String>,
 }
 
 /// Pieces of the message that is being joined.
@@ -126,8 +128,11 @@ impl Puller {
             begun: None,
             fetched: Vec::new().into_iter(),
             joined: Joined::new(),
+            left_out: Vec::new(),
         };
         puller.standing.url = puller.url.to_string();
+        apply::bring_back(&mut puller.conn)?;
+        puller.left_out = left_out::warnings(&puller.conn)?;
         Ok(puller)
     }
 
@@ -149,6 +154,11 @@ impl Puller {
     /// The last message applied.
     pub fn position(&self) -> Position {
         self.standing.position
+    }
+
+    /// What of the primary is left out here, each with the reason.
+    pub fn left_out(&self) -> &[String] {
+        &self.left_out
     }
 
     /// Requests made to a node so far.
@@ -294,6 +304,7 @@ impl Puller {
             Message { after: &after, previous: self.standing.position, payload: BufReader::new(joined.pieces) };
         let (header, counts) = apply::apply(&mut self.conn, message)?;
         self.standing = after;
+        self.left_out = left_out::warnings(&self.conn)?;
         Ok(Applied {
             position,
             kind: header.kind.word(),

@@ -362,11 +362,12 @@ fn status_rows(_host: Host) -> Result<Vec<Row>> {
         Some(e) => [text(e.message), text(e.hint)],
         None => [Value::Null, Value::Null],
     };
+    let warnings = |all: &[String]| if all.is_empty() { Value::Null } else { text(all.join("; ")) };
     let mut rows = Vec::new();
     for publisher in registry::publishers() {
         let r = publisher.report();
         let [error, hint] = fault(r.error);
-        let warnings = if r.warnings.is_empty() { Value::Null } else { text(r.warnings.join("; ")) };
+        let warnings = warnings(&r.warnings);
         rows.push(vec![
             text(r.url),
             text(r.path.display().to_string()),
@@ -404,7 +405,7 @@ fn status_rows(_host: Host) -> Result<Vec<Row>> {
             Value::Integer(r.bytes),
             error,
             hint,
-            Value::Null,
+            warnings(&r.warnings),
             text(host_version()),
             Value::Null,
             Value::Integer(r.requests as i64),

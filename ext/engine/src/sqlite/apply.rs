@@ -4,14 +4,15 @@
 //! - I7. Rows and position change in one transaction: a message is applied exactly once, or not at all.
 //! - I8. Whatever does not fit (a clash with a row outside the message, a schema that comes out differently) undoes the whole
 //!   message and says so. Nothing is skipped.
+//! - I10. An object that this SQLite cannot make, or a table that it cannot write, is left out by name (`left_out`); the message
+//!   is applied all the same.
 //! - The rows of a key are replaced: what had the key goes, what has it now comes. A row that clashes with one whose
 //!   turn has not come waits until the table's section ends; then every old row is gone, and a clash is a divergence.
 //! - Triggers are off and foreign keys unchecked on this connection: their effects are in the message.
 //!
 //! Not here: getting messages and checking their order (`replica`).
 
-use std::collections::HashSet;
-use std::io::BufRead;
+use std::io::{BufRead, Seek, SeekFrom};
 
 use logos_log::ids::Position;
 use logos_log::payload::{Counts, Encoding, Extent, Header, Item, PayloadReader, TableHead};
@@ -19,9 +20,10 @@ use logos_log::value::Value;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use super::guard::{guard, unguard};
+use super::left_out::{self, concerns_object, reason, Left};
 use super::role::{position, store_standing, Standing};
 use super::schema::Object;
-use super::section::{decoded, is_clash, param, Section};
+use super::section::{is_clash, param, Section};
 use super::virtuals::{self, Indexer, Way};
 use super::{canary, quote, schema, snapshot, sqltext};
 use crate::error::{Doing, Error, Result};
@@ -54,13 +56,36 @@ pub struct Message<'m, R: BufRead> {
     pub payload: R,
 }
 
-/// Applies one message in one transaction.
-pub fn apply<R: BufRead>(conn: &mut Connection, message: Message<'_, R>) -> Result<(Header, Counts)> {
+/// A table that turned out not to be writable.
+type Unwritable = (String, String);
+
+/// Applies one message in one transaction. If a table turns out not to be writable in the midst of it, everything is undone and
+/// the message begun again without that table.
+pub fn apply<R: BufRead + Seek>(conn: &mut Connection, mut message: Message<'_, R>) -> Result<(Header, Counts)> {
     let _inside = fork::enter();
+    let mut unwritable = Vec::new();
+    loop {
+        let seq = message.after.position.seq;
+        message.payload.seek(SeekFrom::Start(0)).doing(|| format!("reading message {seq}"))?;
+        let mut met = None;
+        match apply_without(conn, &mut message, &unwritable, &mut met) {
+            Err(_) if met.is_some() => unwritable.extend(met),
+            other => return other,
+        }
+    }
+}
+
+/// `met`: is told of a table that cannot be written; the error is then about it.
+fn apply_without<R: BufRead>(
+    conn: &mut Connection,
+    message: &mut Message<'_, R>,
+    unwritable: &[Unwritable],
+    met: &mut Option<Unwritable>,
+) -> Result<(Header, Counts)> {
     let seq = message.after.position.seq;
     let reading = || format!("reading message {seq}");
     let applying = || format!("applying message {seq}");
-    let (header, mut reader) = PayloadReader::new(message.payload).doing(reading)?;
+    let (header, mut reader) = PayloadReader::new(&mut message.payload).doing(reading)?;
     if header.seq != seq || header.previous != message.previous.digest {
         return Err(Error::resync(
             format!("message {seq} does not follow the one applied before it ({})", message.previous),
@@ -81,27 +106,23 @@ pub fn apply<R: BufRead>(conn: &mut Connection, message: Message<'_, R>) -> Resu
     let vacuumed = message.previous != Position::START && is_vacuumed(&tx)?;
     let counts = {
         let mut applying = Applying::new(&tx, header.encoding, seq, vacuumed)?;
+        applying.not_writable = unwritable.to_vec();
+        applying.leave_out_tables(unwritable)?;
         let mut counts = Counts::default();
         while let Some(item) = reader.next().doing(reading)? {
             if let Item::End(all) = &item {
                 counts = *all;
             }
-            applying.item(item)?;
+            applying.item(item).inspect_err(|_| *met = applying.unwritable.take())?;
             fork::pass();
         }
         if applying.schema_changed {
             guard(&tx)?;
         }
+        applying.check_schema(header.schema)?;
+        applying.store_left_out()?;
         counts
     };
-    let found = schema::fingerprint(&schema::read(&tx)?);
-    if found != header.schema {
-        return Err(Error::resync(
-            format!("after message {seq} the schema of this replica is not the primary's"),
-            "the message was undone and the position is kept; it was changed here by hand, or this SQLite is too different \
-             from the primary's: rebuild by attaching a new file",
-        ));
-    }
     if !vacuumed {
         canary::arm(&tx).doing(applying)?;
     }
@@ -118,7 +139,8 @@ fn is_vacuumed(tx: &Connection) -> Result<bool> {
         return Ok(false);
     }
     for object in schema::read(tx)?.iter().filter(|o| o.kind == "table" && !o.is_virtual()) {
-        if schema::table(tx, object)?.is_some_and(|table| table.key_is_hidden) {
+        // One that cannot be described is not written to either.
+        if matches!(schema::table(tx, object), Ok(Some(table)) if table.key_is_hidden) {
             return Ok(true);
         }
     }
@@ -157,8 +179,18 @@ struct Applying<'t> {
     sequences: Vec<(String, i64)>,
     /// Statements that make UNIQUE indexes: the rows of before need not have been unique.
     unique: Vec<String>,
-    /// Virtual tables on the primary whose module is not here: their rows are passed over.
-    missing: HashSet<String>,
+    /// What of the primary is left out here.
+    left: Vec<Left>,
+    /// What was, when the message came.
+    left_before: Vec<Left>,
+    /// The table being read, if it is left out: its rows wait.
+    waiting: Option<TableHead>,
+    /// Tables that turned out not to be writable when this message was tried before.
+    not_writable: Vec<Unwritable>,
+    /// One that turns out to be so now.
+    unwritable: Option<Unwritable>,
+    /// Whether the message altered anything.
+    altered: bool,
     /// The virtual tables that are here.
     virtuals: Vec<Object>,
     /// FTS indexes to be made anew when all rows are there.
@@ -177,7 +209,12 @@ impl<'t> Applying<'t> {
             schema_changed: false,
             sequences: snapshot::sequences(tx).doing(|| "reading sqlite_sequence".into())?,
             unique: Vec::new(),
-            missing: missing(tx)?,
+            left: left_out::read(tx)?,
+            left_before: left_out::read(tx)?,
+            waiting: None,
+            not_writable: Vec::new(),
+            unwritable: None,
+            altered: false,
             virtuals: Vec::new(),
             rebuild: Vec::new(),
             vacuumed,
@@ -214,10 +251,18 @@ impl<'t> Applying<'t> {
             }
             Item::End(_) => {
                 self.end_section()?;
-                for sql in &self.unique {
-                    self.tx.execute(sql, []).doing(|| self.changing(sql))?;
+                for sql in std::mem::take(&mut self.unique) {
+                    self.create(&sql)?;
                 }
-                self.rebuild.iter().try_for_each(|indexer| self.tx.execute_batch(&indexer.rebuild())).doing(doing)?;
+                for indexer in std::mem::take(&mut self.rebuild) {
+                    match self.tx.execute_batch(&indexer.rebuild()) {
+                        Err(e) if concerns_object(&e) => self.leave_out_virtual(&indexer.name, &e)?,
+                        other => other.doing(doing)?,
+                    }
+                }
+                if self.schema_changed {
+                    self.bring_back()?;
+                }
                 self.write_sequences()
             }
         }
@@ -232,22 +277,16 @@ impl<'t> Applying<'t> {
                 self.unique.push(sql.clone());
                 continue;
             }
-            // Drops and renames of a table that could not be made here concern nobody.
-            if sqltext::dropped_table(sql).is_some_and(|name| self.missing.remove(&name)) {
-                continue;
-            }
-            let made = self.tx.execute(sql, []);
-            let no_module = made.as_ref().is_err_and(|e| e.to_string().contains("no such module"));
-            match sqltext::virtual_table(sql).filter(|_| no_module) {
-                Some((name, _)) => {
-                    self.missing.insert(name);
-                }
-                None => {
-                    made.doing(|| self.changing(sql))?;
-                }
+            if let Some((kind, name)) = sqltext::dropped(sql) {
+                self.drop(sql, &kind, &name)?;
+            } else if let Some((name, to)) = sqltext::altered(sql) {
+                self.alter(sql, &name, to.as_deref())?;
+            } else {
+                self.create(sql)?;
             }
         }
-        store_missing(self.tx, &self.missing)?;
+        // Made anew by these statements, they are no more writable.
+        self.leave_out_tables(&self.not_writable.clone())?;
         self.find_virtuals()?;
         for object in self.virtuals.iter().filter(|o| statements.contains(&o.sql)) {
             if let Way::Index(indexer) = virtuals::way(object) {
@@ -255,6 +294,169 @@ impl<'t> Applying<'t> {
             }
         }
         Ok(())
+    }
+
+    /// Runs a CREATE; what this SQLite cannot make is left out.
+    fn create(&mut self, sql: &str) -> Result<()> {
+        let Err(e) = create_as_written(self.tx, sql) else { return Ok(()) };
+        match sqltext::created(sql).filter(|_| concerns_object(&e)) {
+            Some((kind, name, table)) => {
+                self.note(Left { kind, name, table, sql: Some(sql.to_string()), reason: reason(&e), head: None });
+                Ok(())
+            }
+            None => Err(e).doing(|| self.changing(sql)),
+        }
+    }
+
+    fn drop(&mut self, sql: &str, kind: &str, name: &str) -> Result<()> {
+        let is_it = |l: &Left| l.kind == kind && l.name == name;
+        let left = self.left.iter().any(is_it);
+        let carries = matches!(kind, "table" | "view");
+        self.left.retain(|l| !is_it(l) && !(carries && l.table == name));
+        if left && kind == "table" {
+            left_out::forget_rows(self.tx, name).doing(|| self.changing(sql))?;
+        }
+        if left && !self.exists(kind, name)? {
+            return Ok(());
+        }
+        let dropped = self.tx.execute(sql, []);
+        match dropped {
+            // A virtual table without its module cannot be dropped: it stays, and nothing is written to it.
+            Err(e) if concerns_object(&e) && left => Ok(()),
+            other => other.map(drop).doing(|| self.changing(sql)),
+        }
+    }
+
+    /// An ALTER of what is left out changes a text that is not in the schema here; then it is not known any more.
+    fn alter(&mut self, sql: &str, name: &str, to: Option<&str>) -> Result<()> {
+        self.altered = true;
+        if self.exists("table", name)? {
+            self.tx.execute(sql, []).doing(|| self.changing(sql))?;
+        }
+        for left in self.left.iter_mut().filter(|l| l.table == name) {
+            if left.name == name {
+                (left.sql, left.head) = (None, None);
+                left.name = to.unwrap_or(name).to_string();
+                left_out::forget_rows(self.tx, name).doing(|| format!("altering {}", quote(name)))?;
+            }
+            left.table = to.unwrap_or(name).to_string();
+        }
+        Ok(())
+    }
+
+    fn exists(&self, kind: &str, name: &str) -> Result<bool> {
+        let mut statement = self
+            .tx
+            .prepare("SELECT 1 FROM sqlite_schema WHERE type = ?1 AND name = ?2 COLLATE NOCASE")
+            .doing(|| "reading the schema".into())?;
+        statement.exists((kind, name)).doing(|| "reading the schema".into())
+    }
+
+    fn note(&mut self, left: Left) {
+        self.left.retain(|l| (&l.kind, &l.name) != (&left.kind, &left.name));
+        self.left.push(left);
+    }
+
+    /// Leaves out tables that are in the file, or will be.
+    fn leave_out_tables(&mut self, tables: &[Unwritable]) -> Result<()> {
+        for (name, reason) in tables {
+            let sql = self.text_of_table(name)?;
+            let (kind, table) = ("table".to_string(), name.clone());
+            self.note(Left { kind, name: name.clone(), table, sql, reason: reason.clone(), head: None });
+        }
+        Ok(())
+    }
+
+    fn text_of_table(&self, name: &str) -> Result<Option<String>> {
+        let objects = schema::read(self.tx)?;
+        Ok(objects.into_iter().find(|o| o.kind == "table" && o.name == name).map(|o| o.sql))
+    }
+
+    fn leave_out_virtual(&mut self, name: &str, e: &rusqlite::Error) -> Result<()> {
+        self.virtuals.retain(|o| o.name != name);
+        self.leave_out_tables(&[(name.to_string(), reason(e))])
+    }
+
+    /// Whether the schema is the primary's, what is left out included.
+    fn check_schema(&mut self, expected: logos_log::ids::Digest) -> Result<()> {
+        let Some(objects) = left_out::whole_schema(self.tx, &self.left)? else { return Ok(()) };
+        if schema::fingerprint(&objects) == expected {
+            return Ok(());
+        }
+        if self.altered && !self.left.is_empty() {
+            // An ALTER changes the texts of indexes, views and triggers too, here only of those that are here.
+            self.left.iter_mut().for_each(|l| l.sql = None);
+            return Ok(());
+        }
+        Err(Error::resync(
+            format!("after message {} the schema of this replica is not the primary's", self.seq),
+            "the message was undone and the position is kept; it was changed here by hand, or this SQLite is too different \
+             from the primary's: rebuild by attaching a new file",
+        ))
+    }
+
+    fn store_left_out(&self) -> Result<()> {
+        match self.left == self.left_before {
+            true => Ok(()),
+            false => left_out::store(self.tx, &self.left),
+        }
+    }
+
+    /// Makes and fills what was left out and works by now: with another SQLite, a module or collation that is there, or what it
+    /// depends on made meanwhile.
+    fn bring_back(&mut self) -> Result<()> {
+        for kind in ["table", "view", "index", "trigger"] {
+            for left in self.left.iter().filter(|l| l.kind == kind && l.sql.is_some()).cloned().collect::<Vec<_>>() {
+                let doing = || format!("bringing {} {} back", left.kind, quote(&left.name));
+                self.tx.execute_batch("SAVEPOINT _logos_back").doing(doing)?;
+                let made = self.make(&left);
+                match &made {
+                    Ok(()) => {
+                        self.schema_changed = true;
+                        self.left.retain(|l| (&l.kind, &l.name) != (&left.kind, &left.name));
+                    }
+                    Err(e) if concerns_object(e) || is_clash(e) => {
+                        self.section = None;
+                        self.tx.execute_batch("ROLLBACK TO _logos_back").doing(doing)?;
+                        self.left.iter_mut().filter(|l| **l == left).for_each(|l| l.reason = reason(e));
+                    }
+                    Err(_) => {}
+                }
+                self.tx.execute_batch("RELEASE _logos_back").doing(doing)?;
+                if made.as_ref().is_err_and(|e| !concerns_object(e) && !is_clash(e)) {
+                    return made.doing(doing);
+                }
+            }
+        }
+        self.find_virtuals()
+    }
+
+    fn make(&mut self, left: &Left) -> rusqlite::Result<()> {
+        let Some(object) = left.object() else { return Ok(()) };
+        let exists = self.tx.prepare("SELECT 1 FROM sqlite_schema WHERE type = ?1 AND name = ?2")?;
+        if !{ exists }.exists((&left.kind, &left.name))? {
+            create_as_written(self.tx, &object.sql)?;
+        }
+        if let (true, Way::Index(indexer)) = (object.is_virtual(), virtuals::way(&object)) {
+            return self.tx.execute_batch(&indexer.rebuild());
+        }
+        if let Some((columns, key)) = left.head.clone() {
+            let head = TableHead { name: left.name.clone(), extent: Extent::Keys, columns, key };
+            let mut section = self.section_of(head, Vec::new(), object.is_virtual())?;
+            let (tx, encoding, width) = (self.tx, self.encoding, section.head.columns.len());
+            left_out::kept(tx, &left.name, width, |kept| match kept.key {
+                Some(key) => section.replace(tx, Some(&key), &kept.rows, encoding),
+                None => {
+                    let delete = section.delete.take();
+                    let inserted = section.replace(tx, None, &kept.rows, encoding);
+                    section.delete = delete;
+                    inserted
+                }
+            })?;
+            section.insert_all_deferred(tx, encoding).map_err(|(e, _)| e)?;
+            left_out::forget_rows(tx, &left.name)?;
+        }
+        self.indexers(&left.name).iter().try_for_each(|indexer| self.tx.execute_batch(&indexer.rebuild()))
     }
 
     /// A publisher may change the schema, and nothing else: no other statement, no second one behind the first (`execute`
@@ -289,20 +491,54 @@ impl<'t> Applying<'t> {
     }
 
     fn begin_section(&mut self, head: TableHead) -> Result<()> {
-        let doing = || format!("preparing table {} (message {})", quote(&head.name), self.seq);
-        let table = quote(&head.name);
-        if self.missing.contains(&head.name) {
+        let (name, seq) = (head.name.clone(), self.seq);
+        let doing = || format!("preparing table {} (message {seq})", quote(&name));
+        self.waiting = None;
+        if let Some(left) = self.left.iter_mut().find(|l| l.kind == "table" && l.name == head.name) {
+            let width = left.head.as_ref().map(|(columns, _)| columns);
+            if head.extent == Extent::Whole || width != Some(&head.columns) {
+                left.head = Some((head.columns.clone(), head.key.clone()));
+                left_out::forget_rows(self.tx, &head.name).doing(doing)?;
+            }
+            self.waiting = Some(head);
             return Ok(());
         }
         self.check_rowids(&head)?;
         let mut indexers = self.indexers(&head.name);
         if head.extent == Extent::Whole {
-            self.tx.execute_batch(&format!("DELETE FROM {table}")).doing(doing)?;
+            let emptied = self.tx.execute_batch(&format!("DELETE FROM {}", quote(&head.name)));
+            emptied.map_err(|e| self.cannot_write(&head.name, e)).doing(doing)?;
             self.rebuild.extend(indexers.iter().filter(|i| !self.rebuild.contains(i)).cloned().collect::<Vec<_>>());
         }
         indexers.retain(|indexer| !self.rebuild.contains(indexer));
-        // A virtual table looks a rowid up by `=` only; elsewhere a key may be NULL.
+        // An index whose module is not here any more must not keep its table from being written.
+        for indexer in indexers.clone() {
+            match indexer.learn(self.tx, "0").and_then(|sql| self.tx.prepare(&sql).map(drop)) {
+                Err(e) if concerns_object(&e) => {
+                    self.leave_out_virtual(&indexer.name, &e)?;
+                    indexers.retain(|i| *i != indexer);
+                }
+                _ => {}
+            }
+        }
         let is_virtual = self.virtuals.iter().any(|o| o.name == head.name);
+        let section = self.section_of(head, indexers, is_virtual);
+        self.section = Some(section.map_err(|e| self.cannot_write(&name, e)).doing(doing)?);
+        Ok(())
+    }
+
+    /// Takes note if an error means that the table cannot be written.
+    fn cannot_write(&mut self, table: &str, e: rusqlite::Error) -> rusqlite::Error {
+        if concerns_object(&e) && !self.not_writable.iter().any(|(name, _)| name == table) {
+            self.unwritable = Some((table.to_string(), reason(&e)));
+        }
+        e
+    }
+
+    /// Prepares the statements that write a table.
+    fn section_of(&self, head: TableHead, indexers: Vec<Indexer>, is_virtual: bool) -> rusqlite::Result<Section<'t>> {
+        let table = quote(&head.name);
+        // A virtual table looks a rowid up by `=` only; elsewhere a key may be NULL.
         let operator = if is_virtual { "=" } else { "IS" };
         let columns = head.columns.iter().map(|c| quote(c)).collect::<Vec<_>>().join(", ");
         let values = (0..head.columns.len()).map(|i| param(self.encoding, i)).collect::<Vec<_>>().join(", ");
@@ -314,19 +550,17 @@ impl<'t> Applying<'t> {
             .collect::<Vec<_>>()
             .join(" AND ");
         // OR ABORT: the schema may declare another conflict clause, which would hide a clash.
-        let insert =
-            self.tx.prepare(&format!("INSERT OR ABORT INTO {table}({columns}) VALUES({values})")).doing(doing)?;
+        let insert = self.tx.prepare(&format!("INSERT OR ABORT INTO {table}({columns}) VALUES({values})"))?;
         let delete = match head.extent {
-            Extent::Keys => Some(self.tx.prepare(&format!("DELETE FROM {table} WHERE {condition}")).doing(doing)?),
+            Extent::Keys => Some(self.tx.prepare(&format!("DELETE FROM {table} WHERE {condition}"))?),
             Extent::Whole => None,
         };
         let prepared = |make: &dyn Fn(&Indexer) -> rusqlite::Result<String>| {
-            indexers.iter().map(|i| self.tx.prepare(&make(i)?)).collect::<rusqlite::Result<Vec<_>>>().doing(doing)
+            indexers.iter().map(|i| self.tx.prepare(&make(i)?)).collect::<rusqlite::Result<Vec<_>>>()
         };
         let forget = prepared(&|i| i.forget(self.tx, &condition))?;
         let learn = prepared(&|i| i.learn(self.tx, &condition))?;
-        self.section = Some(Section { head, delete, insert, deferred: None, forget, learn });
-        Ok(())
+        Ok(Section { head, delete, insert, deferred: None, forget, learn })
     }
 
     /// Rows that are known by a rowid alone cannot be found once VACUUM has renumbered them.
@@ -336,7 +570,7 @@ impl<'t> Applying<'t> {
         }
         let objects = schema::read(self.tx)?;
         let object = objects.iter().find(|o| o.kind == "table" && o.name == head.name && !o.is_virtual());
-        let table = object.map(|object| schema::table(self.tx, object)).transpose()?.flatten();
+        let table = object.and_then(|object| schema::table(self.tx, object).ok().flatten());
         if !table.is_some_and(|table| table.key_is_hidden) {
             return Ok(());
         }
@@ -355,41 +589,32 @@ impl<'t> Applying<'t> {
     /// Puts `rows` in the place of whatever has the key (the only row's own, if not given).
     fn replace(&mut self, key: Option<&[Value]>, rows: &[Vec<Value>]) -> Result<()> {
         let (encoding, seq, tx) = (self.encoding, self.seq, self.tx);
-        let Some(section) = &mut self.section else {
-            return if self.missing.is_empty() { Err(Error::bug("a record outside a table section")) } else { Ok(()) };
-        };
+        if let Some(head) = &self.waiting {
+            let doing = || format!("keeping rows of table {} (message {seq})", quote(&head.name));
+            let own = || head.key.iter().filter_map(|&k| rows.first().and_then(|row| row.get(k))).collect::<Vec<_>>();
+            return match (head.extent, key) {
+                (Extent::Whole, _) => rows.iter().try_for_each(|row| left_out::keep_row(tx, head, row)),
+                (Extent::Keys, Some(key)) => left_out::keep(tx, head, &key.iter().collect::<Vec<_>>(), rows),
+                (Extent::Keys, None) => left_out::keep(tx, head, &own(), rows),
+            }
+            .doing(doing);
+        }
+        let Some(section) = &mut self.section else { return Err(Error::bug("a record outside a table section")) };
+        let Err(e) = section.replace(tx, key, rows, encoding) else { return Ok(()) };
         let name = section.head.name.clone();
-        section.replace(tx, key, rows, encoding).doing(|| format!("writing table {} (message {seq})", quote(&name)))
+        Err(self.cannot_write(&name, e)).doing(|| format!("writing table {} (message {seq})", quote(&name)))
     }
 
     /// Inserts the rows that had to wait: all old ones are gone now.
     fn end_section(&mut self) -> Result<()> {
+        self.waiting = None;
         let Some(mut section) = self.section.take() else { return Ok(()) };
-        if section.deferred.take().is_none() {
-            return Ok(());
+        let Err((e, row)) = section.insert_all_deferred(self.tx, self.encoding) else { return Ok(()) };
+        match row {
+            Some(row) if is_clash(&e) => Err(self.divergence(&section.head, &row, &e)),
+            _ => Err(self.cannot_write(&section.head.name, e))
+                .doing(|| format!("writing table {} (message {})", quote(&section.head.name), self.seq)),
         }
-        let name = quote(&section.head.name);
-        let doing = || format!("writing table {name} (message {})", self.seq);
-        let mut rows = self.tx.prepare("SELECT row FROM temp._logos_deferred ORDER BY rowid").doing(doing)?;
-        let mut rows = rows.query([]).doing(doing)?;
-        while let Some(row) = rows.next().doing(doing)? {
-            let row = decoded(row, 0).doing(doing)?;
-            match section.insert_deferred(&row, self.encoding) {
-                Ok(()) => {}
-                Err(e) if is_clash(&e) => return Err(self.divergence(&section.head, &row, &e)),
-                Err(e) => return Err(e).doing(doing),
-            }
-        }
-        drop(rows);
-        // Into the FTS indexes once a key, since several rows may have it.
-        let mut keys = self.tx.prepare("SELECT DISTINCT key FROM temp._logos_deferred").doing(doing)?;
-        let mut keys = keys.query([]).doing(doing)?;
-        while let Some(row) = keys.next().doing(doing)? {
-            section.learn_key(&decoded(row, 0).doing(doing)?, self.encoding).doing(doing)?;
-        }
-        drop(keys);
-        drop(section);
-        self.tx.execute_batch("DROP TABLE temp._logos_deferred").doing(doing)
     }
 
     fn divergence(&self, head: &TableHead, row: &[Value], e: &rusqlite::Error) -> Error {
@@ -423,6 +648,21 @@ impl<'t> Applying<'t> {
     }
 }
 
+/// Runs a CREATE and sees to it that the schema says the same here, byte for byte: whoever wrote the primary's with `PRAGMA
+/// writable_schema` need not have written what SQLite would (small letters, blanks at the end).
+fn create_as_written(tx: &Connection, sql: &str) -> rusqlite::Result<()> {
+    tx.execute(sql, [])?;
+    let Some((kind, name, _)) = sqltext::created(sql) else { return Ok(()) };
+    let mut same = tx.prepare("SELECT 1 FROM sqlite_schema WHERE type = ?1 AND name = ?2 AND sql = ?3")?;
+    if same.exists((&kind, &name, sql))? {
+        return Ok(());
+    }
+    tx.pragma_update(None, "writable_schema", true)?;
+    let written = tx.execute("UPDATE sqlite_schema SET sql = ?3 WHERE type = ?1 AND name = ?2", (&kind, &name, sql));
+    tx.pragma_update(None, "writable_schema", false)?;
+    written.map(drop)
+}
+
 /// A text as it fits into a sentence.
 fn shortened(text: &str) -> String {
     match text.char_indices().nth(120) {
@@ -431,30 +671,24 @@ fn shortened(text: &str) -> String {
     }
 }
 
-/// Virtual tables of the primary that could not be made here.
-fn missing(conn: &Connection) -> Result<HashSet<String>> {
-    let doing = || "reading which virtual tables are missing".to_string();
-    if !conn
-        .prepare("SELECT 1 FROM sqlite_schema WHERE name = '_logos_missing'")
-        .and_then(|mut s| s.exists([]))
-        .doing(doing)?
-    {
-        return Ok(HashSet::new());
-    }
-    let mut statement = conn.prepare("SELECT name FROM _logos_missing").doing(doing)?;
-    let names = statement.query_map([], |row| row.get(0)).and_then(Iterator::collect).doing(doing);
-    names
-}
-
-fn store_missing(conn: &Connection, missing: &HashSet<String>) -> Result<()> {
-    let doing = || "noting which virtual tables are missing".to_string();
-    conn.execute_batch("DROP TABLE IF EXISTS _logos_missing").doing(doing)?;
-    if missing.is_empty() {
+/// What can be made by now of what was left out is made, and filled with the rows that waited.
+pub fn bring_back(conn: &mut Connection) -> Result<()> {
+    let _inside = fork::enter();
+    if left_out::read(conn)?.is_empty() {
         return Ok(());
     }
-    conn.execute_batch("CREATE TABLE _logos_missing(name TEXT PRIMARY KEY)").doing(doing)?;
-    missing
-        .iter()
-        .try_for_each(|name| conn.execute("INSERT INTO _logos_missing VALUES(?1)", [name]).map(drop))
-        .doing(doing)
+    let doing = || "bringing back what was left out".to_string();
+    let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
+    let encoding: String = tx.pragma_query_value(None, "encoding", |row| row.get(0)).doing(doing)?;
+    let encoding = Encoding::from_pragma(&encoding).unwrap_or(Encoding::Utf8);
+    {
+        let seq = position(&tx)?.map_or(0, |s| s.position.seq);
+        let mut applying = Applying::new(&tx, encoding, seq, false)?;
+        unguard(&tx)?;
+        applying.bring_back()?;
+        guard(&tx)?;
+        applying.write_sequences()?;
+        applying.store_left_out()?;
+    }
+    tx.commit().doing(doing)
 }

@@ -11,7 +11,7 @@ use rusqlite::Connection;
 use super::canary;
 use super::capture::{self, Captured};
 use super::sidecar::{Base, Published};
-use super::{diff, quote, schema, snapshot, virtuals};
+use super::{diff, left_out, quote, schema, snapshot, virtuals};
 use crate::error::{Doing, Result};
 
 /// What a comparison found.
@@ -36,7 +36,7 @@ pub fn compare(primary: &Connection, replica: &Connection, position: Position) -
 
 fn within_snapshot(primary: &Connection, replica: &Connection, position: Position) -> Result<Compared> {
     let doing = || "comparing the database with the channel".to_string();
-    let (here, there) = (schema::read(primary)?, schema::read(replica)?);
+    let (here, there) = (schema::read(primary)?, left_out::schema(replica)?);
     let captured = capture::survey(primary, &here)?;
     let pragma = |name: &str| replica.pragma_query_value(None, name, |row| row.get(0)).doing(doing);
     let settings = logos_log::payload::Settings {

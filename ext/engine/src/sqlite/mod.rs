@@ -13,6 +13,7 @@ pub mod diff;
 pub mod guard;
 pub mod hooks;
 pub mod hosthooks;
+pub mod left_out;
 pub mod reset;
 pub mod role;
 pub mod schema;

@@ -47,7 +47,9 @@ pub enum Role {
 pub fn role(conn: &Connection) -> Result<Role> {
     let doing = || "looking at the database".to_string();
     let mut statement = conn.prepare("SELECT name FROM sqlite_schema WHERE name NOT GLOB 'sqlite_*'").doing(doing)?;
-    let names: Vec<String> = statement.query_map([], |row| row.get(0)).and_then(Iterator::collect).doing(doing)?;
+    // A name may be no UTF-8: then it is none of ours.
+    let names = statement.query_map([], |row| Ok(String::from_utf8_lossy(row.get_ref(0)?.as_bytes()?).into_owned()));
+    let names: Vec<String> = names.and_then(Iterator::collect).doing(doing)?;
     if names.is_empty() {
         return Ok(Role::Empty);
     }

@@ -77,20 +77,38 @@ impl<'t> Section<'t> {
         deferred.execute(bytes).map(drop)
     }
 
-    /// Inserts a row that had to wait.
-    pub fn insert_deferred(&mut self, row: &[Value], encoding: Encoding) -> rusqlite::Result<()> {
-        bind(&mut self.insert, row.iter(), encoding)?;
-        self.insert.raw_execute().map(drop)
-    }
-
-    /// Puts the rows of a key into the FTS indexes over this table.
-    pub fn learn_key(&mut self, key: &[Value], encoding: Encoding) -> rusqlite::Result<()> {
-        run_all(&mut self.learn, &key.iter().collect::<Vec<_>>(), encoding)
+    /// Inserts the rows that had to wait: all old ones are gone now. An error comes with the row that it is about.
+    pub fn insert_all_deferred(
+        &mut self,
+        tx: &Transaction<'_>,
+        encoding: Encoding,
+    ) -> Result<(), (rusqlite::Error, Option<Vec<Value>>)> {
+        if self.deferred.take().is_none() {
+            return Ok(());
+        }
+        let plain = |e| (e, None);
+        let mut rows = tx.prepare("SELECT row FROM temp._logos_deferred ORDER BY rowid").map_err(plain)?;
+        let mut rows = rows.query([]).map_err(plain)?;
+        while let Some(row) = rows.next().map_err(plain)? {
+            let row = decoded(row, 0).map_err(plain)?;
+            let inserted = bind(&mut self.insert, row.iter(), encoding).and_then(|()| self.insert.raw_execute());
+            inserted.map_err(|e| (e, Some(row)))?;
+        }
+        drop(rows);
+        // Into the FTS indexes once a key, since several rows may have it.
+        let mut keys = tx.prepare("SELECT DISTINCT key FROM temp._logos_deferred").map_err(plain)?;
+        let mut keys = keys.query([]).map_err(plain)?;
+        while let Some(row) = keys.next().map_err(plain)? {
+            let key = decoded(row, 0).map_err(plain)?;
+            run_all(&mut self.learn, &key.iter().collect::<Vec<_>>(), encoding).map_err(plain)?;
+        }
+        drop(keys);
+        tx.execute_batch("DROP TABLE temp._logos_deferred").map_err(plain)
     }
 }
 
 /// Values as they wait in a table.
-fn encoded<'v>(values: impl IntoIterator<Item = &'v Value>) -> rusqlite::Result<Vec<u8>> {
+pub(super) fn encoded<'v>(values: impl IntoIterator<Item = &'v Value>) -> rusqlite::Result<Vec<u8>> {
     value::to_bytes(values).map_err(|e| rusqlite::Error::ToSqlConversionFailure(Box::new(e)))
 }
 

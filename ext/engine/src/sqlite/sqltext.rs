@@ -133,9 +133,45 @@ pub fn changes_schema(sql: &str) -> bool {
     tokens(sql).first().is_some_and(|first| words.iter().any(|word| first.text.eq_ignore_ascii_case(word)))
 }
 
-/// The name in `DROP TABLE name`.
-pub fn dropped_table(sql: &str) -> Option<String> {
-    name_after(sql, &["drop", "table"])
+/// What a CREATE statement makes: kind, name, and the table it belongs to.
+pub fn created(sql: &str) -> Option<(String, String, String)> {
+    let tokens = tokens(sql);
+    let words = ["create", "temp", "temporary", "unique", "virtual"];
+    let at = tokens.iter().position(|t| !words.iter().any(|w| t.text.eq_ignore_ascii_case(w)))?;
+    let kind = tokens[at].text.to_ascii_lowercase();
+    let name = unquoted(tokens.get(at + 1)?.text);
+    let table = match kind.as_str() {
+        "table" | "view" => name.clone(),
+        "index" | "trigger" => {
+            let on = tokens.iter().skip(at + 2).position(|t| t.text.eq_ignore_ascii_case("on"))?;
+            unquoted(tokens.get(at + on + 3)?.text)
+        }
+        _ => return None,
+    };
+    Some((kind, name, table))
+}
+
+/// Kind and name in `DROP kind name`.
+pub fn dropped(sql: &str) -> Option<(String, String)> {
+    match tokens(sql).as_slice() {
+        [drop, kind, name, ..] if drop.text.eq_ignore_ascii_case("drop") => {
+            Some((kind.text.to_ascii_lowercase(), unquoted(name.text)))
+        }
+        _ => None,
+    }
+}
+
+/// The table in `ALTER TABLE name …`, and its new name in `… RENAME TO name`.
+pub fn altered(sql: &str) -> Option<(String, Option<String>)> {
+    let name = name_after(sql, &["alter", "table"])?;
+    let tokens = tokens(sql);
+    let to = match tokens.get(3..)? {
+        [rename, to, name, ..] if rename.text.eq_ignore_ascii_case("rename") && to.text.eq_ignore_ascii_case("to") => {
+            Some(unquoted(name.text))
+        }
+        _ => None,
+    };
+    Some((name, to))
 }
 
 /// Name and module (in lower case) in `CREATE VIRTUAL TABLE name USING module…`.
@@ -295,6 +331,18 @@ mod tests {
         let items = column_definitions(sql).unwrap();
         let found: Vec<Option<String>> = items.iter().map(Definition::generated_as).collect();
         assert_eq!(found, [None, Some("(a) || ')'".into()), Some("a".into())]);
+    }
+
+    #[test]
+    fn what_a_statement_is_about_is_read_from_its_first_words() {
+        let of = |sql: &str| created(sql).map(|(kind, name, table)| format!("{kind} {name} {table}")).unwrap_or_default();
+        assert_eq!(of("CREATE TABLE \"a \"\"b\"(\"on\")"), "table a \"b a \"b");
+        assert_eq!(of("CREATE UNIQUE INDEX i ON [t x](a)"), "index i t x");
+        assert_eq!(of("CREATE VIRTUAL TABLE v USING fts5(a)"), "table v v");
+        assert_eq!(of("CREATE TRIGGER g/* on x */AFTER UPDATE OF a, \"on\" ON t BEGIN SELECT 1; END"), "trigger g t");
+        assert_eq!(dropped("DROP VIEW \"v w\""), Some(("view".into(), "v w".into())));
+        assert_eq!(altered("ALTER TABLE \"t\" RENAME TO \"u\""), Some(("t".into(), Some("u".into()))));
+        assert_eq!(altered("ALTER TABLE t ADD COLUMN rename TO"), Some(("t".into(), None)));
     }
 
     #[test]

@@ -1,0 +1,146 @@
+//! Goal: one table, index, view or trigger that cannot be taken over is left out by name, with the reason in the status; the rest
+//! goes on, and it comes back by itself with all its rows.
+//!
+//! Method: a function and a collation that the application registers on its own connections only, as in most languages; `everywhere`
+//! registers them for every later connection of the process, ours included. (Each test is a process of its own.)
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::ffi::{c_char, c_int, c_void};
+use std::ptr;
+
+use harness::pair::attach;
+use harness::rusqlite::ffi;
+use harness::{assert_equal, open, status_of, Connection, Pair, Sql};
+
+unsafe extern "C" fn twice(context: *mut ffi::sqlite3_context, _: c_int, arguments: *mut *mut ffi::sqlite3_value) {
+    // SAFETY: SQLite calls a function of one argument with one.
+    unsafe { ffi::sqlite3_result_int64(context, ffi::sqlite3_value_int64(*arguments).wrapping_mul(2)) }
+}
+
+unsafe extern "C" fn unicase(_: *mut c_void, n: c_int, a: *const c_void, m: c_int, b: *const c_void) -> c_int {
+    // SAFETY: SQLite says how long the two texts are.
+    let (a, b) = unsafe {
+        (std::slice::from_raw_parts(a.cast::<u8>(), n as usize), std::slice::from_raw_parts(b.cast::<u8>(), m as usize))
+    };
+    let lower = |text: &[u8]| String::from_utf8_lossy(text).to_lowercase();
+    lower(a).cmp(&lower(b)) as c_int
+}
+
+unsafe extern "C" fn teach_handle(
+    db: *mut ffi::sqlite3,
+    _: *mut *mut c_char,
+    _: *const ffi::sqlite3_api_routines,
+) -> c_int {
+    let flags = ffi::SQLITE_UTF8 | ffi::SQLITE_DETERMINISTIC;
+    // SAFETY: the connection is open; both functions have the signatures asked for and live as long as the process.
+    unsafe {
+        ffi::sqlite3_create_function_v2(db, c"twice".as_ptr(), 1, flags, ptr::null_mut(), Some(twice), None, None, None);
+        ffi::sqlite3_create_collation_v2(db, c"unicase".as_ptr(), ffi::SQLITE_UTF8, ptr::null_mut(), Some(unicase), None)
+    }
+}
+
+/// The function and the collation on one connection.
+fn teach(conn: &Connection) {
+    // SAFETY: the connection is open.
+    unsafe { teach_handle(conn.handle(), ptr::null_mut(), ptr::null()) };
+}
+
+/// The same on all that are opened from now on.
+fn everywhere() {
+    // SAFETY: it has the signature of an extension's entry point and lives as long as the process.
+    unsafe { ffi::sqlite3_auto_extension(Some(teach_handle)) };
+}
+
+/// A pair whose application knows the function and the collation, and nobody else.
+fn taught(script: &str) -> Pair {
+    let pair = Pair::new();
+    teach(&pair.primary);
+    pair.run("CREATE TABLE other(id INTEGER PRIMARY KEY, v)");
+    pair.run(script);
+    pair
+}
+
+/// Brings the replica up to date; everything but `left_out` must have arrived.
+fn follow(pair: &Pair) -> Connection {
+    pair.run("INSERT INTO other(v) VALUES (random()); SELECT logos_flush(60)");
+    let replica = open(&pair.replica_path());
+    attach(&replica, &pair.url);
+    let all = "SELECT group_concat(id || ':' || v) FROM other";
+    assert_eq!(replica.text(all), pair.primary.text(all));
+    replica
+}
+
+fn warnings(pair: &Pair, replica: &Connection) -> String {
+    status_of(replica, &pair.replica_path()).unwrap().warnings
+}
+
+#[test]
+fn a_table_whose_function_the_replica_lacks_is_left_out_by_name_and_comes_back_with_its_rows() {
+    let pair = taught("CREATE TABLE t(id INTEGER PRIMARY KEY, n UNIQUE, d AS (twice(n)) STORED); CREATE INDEX i ON t(d)");
+    pair.run("CREATE TRIGGER g AFTER INSERT ON t BEGIN SELECT 1; END; CREATE VIEW w AS SELECT * FROM t");
+    pair.run("INSERT INTO t(id, n) VALUES (1, 10), (2, 20), (3, 30)");
+    let replica = follow(&pair);
+    let said = warnings(&pair, &replica);
+    assert!(said.contains("table t is left out: no such function: twice"), "{said}");
+    assert!(said.contains("index i is left out") && said.contains("trigger g is left out"), "{said}");
+    pair.run("UPDATE t SET n = -n; DELETE FROM t WHERE id = 2; UPDATE t SET id = 9 WHERE id = 3");
+    follow(&pair);
+    everywhere();
+    let replica = open(&pair.replica_path());
+    assert_equal(&pair.primary, &follow(&pair));
+    assert_eq!(warnings(&pair, &replica), "");
+    assert_eq!(replica.texts("SELECT d FROM t ORDER BY id"), ["-20", "-60"]);
+    pair.run("UPDATE t SET n = 5 WHERE id = 1");
+    assert_equal(&pair.primary, &follow(&pair));
+    assert!(replica.fails("DELETE FROM t").contains("read-only replica"));
+}
+
+#[test]
+fn what_is_left_out_can_be_altered_and_dropped_on_the_primary() {
+    let pair = taught("CREATE TABLE t(id INTEGER PRIMARY KEY, d AS (twice(id))); INSERT INTO t(id) VALUES (1)");
+    pair.run("CREATE INDEX x ON other(twice(v))");
+    follow(&pair);
+    for step in [
+        "ALTER TABLE t ADD COLUMN a",
+        "ALTER TABLE t RENAME TO u",
+        "ALTER TABLE other ADD COLUMN more",
+        "INSERT INTO u(a) VALUES (7)",
+        "CREATE TABLE plain(a); INSERT INTO plain VALUES (1)",
+        "DROP TABLE u; CREATE TABLE u(a); INSERT INTO u VALUES (8)",
+        "DROP INDEX x",
+    ] {
+        pair.run(step);
+        follow(&pair);
+    }
+    let replica = follow(&pair);
+    assert_eq!(warnings(&pair, &replica), "");
+    assert_equal(&pair.primary, &replica);
+}
+
+/// Writes a text into the schema as tools do that know what they do, or not.
+fn write_schema(pair: &Pair, change: &str) {
+    pair.run(&format!("PRAGMA writable_schema = ON; UPDATE sqlite_schema SET {change}; PRAGMA writable_schema = RESET"));
+}
+
+#[test]
+fn rows_that_only_the_replica_refuses_leave_their_table_out_until_they_fit() {
+    let pair = taught("CREATE TABLE s(id INTEGER PRIMARY KEY, n INT); INSERT INTO s VALUES (1, 'x'), (2, 2)");
+    write_schema(&pair, "sql = sql || ' STRICT' WHERE name = 's'");
+    let replica = follow(&pair);
+    let said = warnings(&pair, &replica);
+    assert!(said.contains("table s is left out: cannot store TEXT value in INT column s.n"), "{said}");
+    pair.run("UPDATE s SET n = 1 WHERE id = 1; DELETE FROM s WHERE id = 2");
+    follow(&pair);
+    let replica = follow(&pair);
+    assert_equal(&pair.primary, &replica);
+    assert_eq!(warnings(&pair, &replica), "");
+}
+
+#[test]
+fn a_text_that_sqlite_would_have_written_otherwise_arrives_as_it_is() {
+    let pair = taught("CREATE TABLE s(id INTEGER PRIMARY KEY, n); CREATE INDEX i ON s(n); INSERT INTO s VALUES (1, 2)");
+    write_schema(&pair, "sql = replace(sql, 'CREATE', 'create  ') || '  ' WHERE name IN ('s', 'i')");
+    assert_equal(&pair.primary, &follow(&pair));
+    pair.run("INSERT INTO s VALUES (2, 3)");
+    assert_equal(&pair.primary, &follow(&pair));
+}
