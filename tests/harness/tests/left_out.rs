@@ -34,8 +34,25 @@ unsafe extern "C" fn teach_handle(
     let flags = ffi::SQLITE_UTF8 | ffi::SQLITE_DETERMINISTIC;
     // SAFETY: the connection is open; both functions have the signatures asked for and live as long as the process.
     unsafe {
-        ffi::sqlite3_create_function_v2(db, c"twice".as_ptr(), 1, flags, ptr::null_mut(), Some(twice), None, None, None);
-        ffi::sqlite3_create_collation_v2(db, c"unicase".as_ptr(), ffi::SQLITE_UTF8, ptr::null_mut(), Some(unicase), None)
+        ffi::sqlite3_create_function_v2(
+            db,
+            c"twice".as_ptr(),
+            1,
+            flags,
+            ptr::null_mut(),
+            Some(twice),
+            None,
+            None,
+            None,
+        );
+        ffi::sqlite3_create_collation_v2(
+            db,
+            c"unicase".as_ptr(),
+            ffi::SQLITE_UTF8,
+            ptr::null_mut(),
+            Some(unicase),
+            None,
+        )
     }
 }
 
@@ -76,7 +93,8 @@ fn warnings(pair: &Pair, replica: &Connection) -> String {
 
 #[test]
 fn a_table_whose_function_the_replica_lacks_is_left_out_by_name_and_comes_back_with_its_rows() {
-    let pair = taught("CREATE TABLE t(id INTEGER PRIMARY KEY, n UNIQUE, d AS (twice(n)) STORED); CREATE INDEX i ON t(d)");
+    let pair =
+        taught("CREATE TABLE t(id INTEGER PRIMARY KEY, n UNIQUE, d AS (twice(n)) STORED); CREATE INDEX i ON t(d)");
     pair.run("CREATE TRIGGER g AFTER INSERT ON t BEGIN SELECT 1; END; CREATE VIEW w AS SELECT * FROM t");
     pair.run("INSERT INTO t(id, n) VALUES (1, 10), (2, 20), (3, 30)");
     let replica = follow(&pair);
@@ -119,7 +137,9 @@ fn what_is_left_out_can_be_altered_and_dropped_on_the_primary() {
 
 /// Writes a text into the schema as tools do that know what they do, or not.
 fn write_schema(pair: &Pair, change: &str) {
-    pair.run(&format!("PRAGMA writable_schema = ON; UPDATE sqlite_schema SET {change}; PRAGMA writable_schema = RESET"));
+    pair.run(&format!(
+        "PRAGMA writable_schema = ON; UPDATE sqlite_schema SET {change}; PRAGMA writable_schema = RESET"
+    ));
 }
 
 #[test]

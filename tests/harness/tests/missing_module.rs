@@ -70,7 +70,9 @@ fn a_module_that_the_replica_lacks_does_not_stop_the_rest() {
     follow(&["both", "both"]);
     assert_eq!(replica.text("SELECT plain FROM d"), "1");
     primary.must("CREATE VIRTUAL TABLE f USING fts5(a); INSERT INTO f VALUES ('elk'); SELECT logos_flush(60);");
-    primary.must("INSERT INTO t(id, v) VALUES (3, 'owl'); INSERT INTO e(rowid, v) VALUES (3, 'owl'); SELECT logos_flush(60);");
+    primary.must(
+        "INSERT INTO t(id, v) VALUES (3, 'owl'); INSERT INTO e(rowid, v) VALUES (3, 'owl'); SELECT logos_flush(60);",
+    );
     follow(&["both", "both", "owl"]);
     let said = status_of(&replica, &dir.file("replica.db")).unwrap().warnings;
     assert!(said.contains("table f is left out: no such module: fts5"), "{said}");

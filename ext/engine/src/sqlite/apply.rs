@@ -312,7 +312,7 @@ impl<'t> Applying<'t> {
         let is_it = |l: &Left| l.kind == kind && l.name == name;
         let left = self.left.iter().any(is_it);
         let carries = matches!(kind, "table" | "view");
-        self.left.retain(|l| !is_it(l) && !(carries && l.table == name));
+        self.left.retain(|l| !(is_it(l) || (carries && l.table == name)));
         if left && kind == "table" {
             left_out::forget_rows(self.tx, name).doing(|| self.changing(sql))?;
         }

@@ -48,9 +48,12 @@ impl Left {
 
 /// Whether an error is about the statement or the object it names: then only that object is concerned.
 pub(super) fn concerns_object(e: &rusqlite::Error) -> bool {
-    let codes = [ffi::SQLITE_ERROR, ffi::SQLITE_TOOBIG, ffi::SQLITE_MISMATCH, ffi::SQLITE_CONSTRAINT, ffi::SQLITE_RANGE];
+    let codes =
+        [ffi::SQLITE_ERROR, ffi::SQLITE_TOOBIG, ffi::SQLITE_MISMATCH, ffi::SQLITE_CONSTRAINT, ffi::SQLITE_RANGE];
     match e {
-        rusqlite::Error::SqliteFailure(e, _) if !is_clash_code(e.extended_code) => codes.contains(&(e.extended_code & 0xff)),
+        rusqlite::Error::SqliteFailure(e, _) if !is_clash_code(e.extended_code) => {
+            codes.contains(&(e.extended_code & 0xff))
+        }
         rusqlite::Error::Utf8Error(..) | rusqlite::Error::FromSqlConversionFailure(..) => true,
         _ => false,
     }
@@ -84,7 +87,8 @@ fn read_all(conn: &Connection) -> rusqlite::Result<Vec<Left>> {
     if !is_there(conn)? {
         return Ok(Vec::new());
     }
-    let mut statement = conn.prepare("SELECT kind, name, tbl, sql, reason, head FROM _logos_left_out ORDER BY rowid")?;
+    let mut statement =
+        conn.prepare("SELECT kind, name, tbl, sql, reason, head FROM _logos_left_out ORDER BY rowid")?;
     let rows = statement.query_map([], |row| {
         let head: Option<String> = row.get(5)?;
         Ok(Left {

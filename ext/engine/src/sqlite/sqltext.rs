@@ -335,7 +335,8 @@ mod tests {
 
     #[test]
     fn what_a_statement_is_about_is_read_from_its_first_words() {
-        let of = |sql: &str| created(sql).map(|(kind, name, table)| format!("{kind} {name} {table}")).unwrap_or_default();
+        let of =
+            |sql: &str| created(sql).map(|(kind, name, table)| format!("{kind} {name} {table}")).unwrap_or_default();
         assert_eq!(of("CREATE TABLE \"a \"\"b\"(\"on\")"), "table a \"b a \"b");
         assert_eq!(of("CREATE UNIQUE INDEX i ON [t x](a)"), "index i t x");
         assert_eq!(of("CREATE VIRTUAL TABLE v USING fts5(a)"), "table v v");
