@@ -41,6 +41,8 @@ pub struct Error {
     pub message: String,
     /// What was kept, and what to do.
     pub hint: String,
+    /// SQLite's own code, where one says more than the kind.
+    pub code: Option<i32>,
 }
 
 /// Result with this module's error.
@@ -49,26 +51,31 @@ pub type Result<T> = std::result::Result<T, Error>;
 impl Error {
     /// An error that passes by itself.
     pub fn retry(message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { kind: Kind::Retry, message: message.into(), hint: hint.into() }
+        Self::new(Kind::Retry, message, hint)
     }
 
     /// An error that the user removes.
     pub fn fix(message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { kind: Kind::Fix, message: message.into(), hint: hint.into() }
+        Self::new(Kind::Fix, message, hint)
     }
 
     /// The two ends disagree.
     pub fn resync(message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { kind: Kind::Resync, message: message.into(), hint: hint.into() }
+        Self::new(Kind::Resync, message, hint)
     }
 
     /// A defect of ours.
     pub fn bug(message: impl Into<String>) -> Self {
-        Self {
-            kind: Kind::Bug,
-            message: message.into(),
-            hint: "nothing was lost; please report this with the text above".into(),
-        }
+        Self::new(Kind::Bug, message, "nothing was lost; please report this with the text above")
+    }
+
+    fn new(kind: Kind, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), hint: hint.into(), code: None }
+    }
+
+    /// The same with a code of SQLite's own.
+    pub fn with_code(self, code: i32) -> Self {
+        Self { code: Some(code), ..self }
     }
 }
 
@@ -87,6 +94,7 @@ impl From<Error> for rusqlite::Error {
             Kind::Fix | Kind::Resync => rusqlite::ffi::SQLITE_ERROR,
             Kind::Bug => rusqlite::ffi::SQLITE_INTERNAL,
         };
+        let code = e.code.unwrap_or(code);
         // SQLite's messages end at a NUL, which a name that the message repeats may hold.
         Self::SqliteFailure(rusqlite::ffi::Error::new(code), Some(e.to_string().replace('\0', "\u{2400}")))
     }
@@ -104,14 +112,14 @@ impl<T> Doing<T> for std::result::Result<T, rusqlite::Error> {
         self.map_err(|e| {
             let (kind, hint) = match e.sqlite_error_code() {
                 Some(Code::DatabaseBusy | Code::DatabaseLocked | Code::SchemaChanged) => {
-                    (Kind::Retry, "nothing was changed; another connection holds a lock, try again when it is done")
+                    (Kind::Retry, "another connection holds a lock; try again when it is done")
                 }
                 Some(Code::DiskFull) => (Kind::Fix, "nothing was lost; free some disk space, the rest goes by itself"),
                 Some(
                     Code::ReadOnly | Code::CannotOpen | Code::PermissionDenied | Code::AuthorizationForStatementDenied,
                 ) => (
                     Kind::Fix,
-                    "nothing was changed; check the path and that this process may write the file and its folder",
+                    "check the path and that this process may write the file and its folder, then try again",
                 ),
                 Some(Code::SystemIoFailure) => {
                     (Kind::Fix, "nothing was published that is not on disk; check the disk and its permissions")
@@ -120,12 +128,29 @@ impl<T> Doing<T> for std::result::Result<T, rusqlite::Error> {
                     Kind::Fix,
                     "the file is damaged or not a database; run PRAGMA integrity_check and restore it if need be",
                 ),
-                Some(Code::OperationInterrupted) => (Kind::Retry, "it was interrupted; nothing was changed, try again"),
-                Some(Code::OutOfMemory) => (Kind::Retry, "memory ran out; nothing was changed, try again"),
-                _ => (Kind::Fix, "nothing was changed; the reason above is SQLite's own"),
+                Some(Code::OperationInterrupted) => (Kind::Retry, "it was interrupted; try again to go on"),
+                Some(Code::OutOfMemory) => (Kind::Retry, "memory ran out; a transaction of ours that was open was rolled back, try again"),
+                _ => (Kind::Fix, "a transaction of ours that was open was rolled back; mend what is named above, then try again"),
             };
-            Error { kind, message: format!("{} failed: {e}", what()), hint: hint.into() }
+            let code = e.sqlite_error_code().and_then(harmless_code);
+            Error { code, ..Error::new(kind, format!("{} failed: {e}", what()), hint) }
         })
+    }
+}
+
+/// The code for an error of SQLite's that a function of ours may pass on. Others make SQLite do something to the caller's own
+/// transaction: after FULL, IOERR or NOMEM it is rolled back, after CORRUPT the connection does not write any more, after SCHEMA the
+/// statement begins again; and CONSTRAINT makes ORMs try again for ever.
+fn harmless_code(code: rusqlite::ErrorCode) -> Option<i32> {
+    use rusqlite::{ffi, ErrorCode as Code};
+    match code {
+        Code::DatabaseBusy | Code::DatabaseLocked => Some(ffi::SQLITE_BUSY),
+        Code::ReadOnly => Some(ffi::SQLITE_READONLY),
+        Code::CannotOpen => Some(ffi::SQLITE_CANTOPEN),
+        Code::PermissionDenied => Some(ffi::SQLITE_PERM),
+        Code::AuthorizationForStatementDenied => Some(ffi::SQLITE_AUTH),
+        Code::NotADatabase => Some(ffi::SQLITE_NOTADB),
+        _ => None,
     }
 }
 
@@ -138,9 +163,13 @@ impl<T> Doing<T> for std::io::Result<T> {
                 }
                 std::io::ErrorKind::NotFound => "nothing was lost; check the path: it can go on once it is there",
                 std::io::ErrorKind::StorageFull => "nothing was lost; free some disk space, the rest goes by itself",
-                _ => "nothing was lost; the reason above is the operating system's own",
+                _ => "nothing was lost; mend what the system names above, the rest goes by itself",
             };
-            Error { kind: Kind::Retry, message: format!("{} failed: {e}", what()), hint: hint.into() }
+            let code = match e.kind() {
+                std::io::ErrorKind::PermissionDenied => Some(rusqlite::ffi::SQLITE_PERM),
+                _ => None,
+            };
+            Error { code, ..Error::retry(format!("{} failed: {e}", what()), hint) }
         })
     }
 }
@@ -164,7 +193,7 @@ impl<T> Doing<T> for std::result::Result<T, LogError> {
                 LogError::Stream { .. } => (Kind::Retry, "nothing was lost; it is tried again"),
                 _ => (Kind::Fix, "nothing of it was applied and the position is kept; fetch the channel again from a good copy, then try again"),
             };
-            Error { kind, message: format!("{} failed: {e}", what()), hint: hint.into() }
+            Error::new(kind, format!("{} failed: {e}", what()), hint)
         })
     }
 }

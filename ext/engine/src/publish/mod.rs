@@ -27,7 +27,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use logos_log::entry::SignedTx;
 use logos_log::ids::{ChannelId, MsgId, Position};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::channel::logos::WriteOptions;
 use crate::channel::{Author, Store, Url};
@@ -48,7 +48,7 @@ const HANDOVER: Duration = Duration::from_secs(10);
 const HELD_UP_NEWS: Duration = Duration::from_secs(5);
 
 /// Options of `logos_publish`, one JSON object.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Options {
     /// `"wal"` (the default) switches to WAL; `"keep"` leaves the journal mode, and then the application's commits may
@@ -66,7 +66,7 @@ pub struct Options {
 }
 
 /// What to do about the journal mode.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Journal {
     /// Switch to WAL.

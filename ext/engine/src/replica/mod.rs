@@ -16,7 +16,7 @@ use logos_log::chain::{Chain, Link};
 use logos_log::entry::Inscription;
 use logos_log::ids::{ChannelId, Digest, MsgId, Position};
 use rusqlite::Connection;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tempfile::SpooledTempFile;
 
 use crate::channel::logos::ReadOptions;
@@ -30,7 +30,7 @@ use crate::sqlite::{connection, left_out};
 pub use follow::{reached, Follower, Report};
 
 /// Options of `attach_replica`, one JSON object.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Options {
     /// Keep pulling in the background.

@@ -8,7 +8,9 @@ use rusqlite::functions::{Context, FunctionFlags};
 use rusqlite::types::{ToSqlOutput, Value};
 use rusqlite::Connection;
 use serde::de::DeserializeOwned;
+use serde::Serialize;
 
+use super::permission::may_write;
 use super::{guarded, load, outside_transaction, path_of};
 use crate::channel::Url;
 use crate::error::{Doing, Error, Result};
@@ -23,36 +25,53 @@ use crate::sqlite::{capture, connection, guard};
 
 type Function = fn(&Context<'_>) -> Result<Value>;
 
+/// Whether a function writes anything anywhere, or ends what does. `logos_wait` pulls only where it may.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Does {
+    Read,
+    Write,
+}
+use Does::{Read, Write};
+
 /// Name, number of arguments (-1: any), and the function.
-const FUNCTIONS: &[(&str, i32, Function)] = &[
-    ("logos_publish", 1, publish),
-    ("logos_publish", 2, publish),
-    ("logos_flush", 0, flush),
-    ("logos_flush", 1, flush),
-    ("logos_position", 0, position),
-    ("logos_wait", 2, wait),
-    ("logos_touch", -1, touch),
-    ("logos_resync", 0, resync),
-    ("logos_stop", 0, stop),
-    ("logos_remove", 0, remove),
-    ("logos_version", 0, version),
+const FUNCTIONS: &[(&str, i32, Does, Function)] = &[
+    ("logos_publish", 1, Write, publish),
+    ("logos_publish", 2, Write, publish),
+    ("logos_flush", 0, Read, flush),
+    ("logos_flush", 1, Read, flush),
+    ("logos_position", 0, Read, position),
+    ("logos_wait", 2, Read, wait),
+    ("logos_touch", -1, Write, touch),
+    ("logos_resync", 0, Write, resync),
+    ("logos_stop", 0, Write, stop),
+    ("logos_remove", 0, Write, remove),
+    ("logos_version", 0, Read, version),
+    ("attach_replica", -1, Read, attach_replica),
     #[cfg(feature = "sim")]
-    ("logos_faults", 0, faults),
+    ("logos_faults", 0, Read, faults),
 ];
 
 /// How long to wait when the caller does not say.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(super) fn register(conn: &Connection) -> rusqlite::Result<()> {
-    for &(name, arity, function) in FUNCTIONS {
+    for &(name, arity, does, function) in FUNCTIONS {
+        let call = move |ctx: &Context<'_>| {
+            if does == Write {
+                with_connection(ctx, |conn| may_write(conn, name))?;
+            }
+            function(ctx)
+        };
         conn.create_scalar_function(
             name,
             arity,
             FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DIRECTONLY,
-            move |ctx| guarded(|| function(ctx)).map(ToSqlOutput::Owned),
+            move |ctx| guarded(|| call(ctx)).map(ToSqlOutput::Owned),
         )?;
     }
-    Ok(())
+    // A replica's guards call it from their triggers.
+    let innocuous = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_INNOCUOUS;
+    conn.create_scalar_function(guard::REFUSAL, 0, innocuous, |_| guarded(|| -> Result<Value> { Err(guard::refusal()) }))
 }
 
 fn host(ctx: &Context<'_>) -> Result<Host> {
@@ -95,12 +114,17 @@ fn seconds(ctx: &Context<'_>, index: usize) -> Result<Duration> {
 }
 
 /// Options: one JSON object.
-pub(super) fn options<T: DeserializeOwned + Default>(json: Option<&str>) -> Result<T> {
+pub(super) fn options<T: DeserializeOwned + Serialize + Default>(json: Option<&str>) -> Result<T> {
     let Some(json) = json else { return Ok(T::default()) };
     serde_json::from_str(json).map_err(|e| {
+        // Whatever can be read can be written, so the names are these.
+        let names = match serde_json::to_value(T::default()) {
+            Ok(serde_json::Value::Object(names)) => names.keys().cloned().collect::<Vec<_>>().join(", "),
+            _ => String::new(),
+        };
         Error::fix(
             format!("the options {json:?} cannot be used: {e}"),
-            "nothing was changed; give one JSON object, see the README for its names",
+            format!("nothing was changed; give one JSON object with any of these names: {names}"),
         )
     })
 }
@@ -181,17 +205,26 @@ fn wait(ctx: &Context<'_>) -> Result<Value> {
     let reached = match role(ctx)? {
         Role::Replica(standing) => match replica::reached(standing.position, wanted) {
             Some(reached) => reached?,
-            None => wait_for_replica(&path, &standing.url, wanted, &patience)?,
+            None => wait_for_replica(ctx, &path, &standing.url, wanted, &patience)?,
         },
         _ => replica::reached(publisher(ctx)?.position(&patience)?, wanted).unwrap_or(Ok(false))?,
     };
     Ok(Value::Integer(reached.into()))
 }
 
-fn wait_for_replica(path: &std::path::Path, url: &str, wanted: Position, patience: &Patience<'_>) -> Result<bool> {
+fn wait_for_replica(
+    ctx: &Context<'_>,
+    path: &std::path::Path,
+    url: &str,
+    wanted: Position,
+    patience: &Patience<'_>,
+) -> Result<bool> {
     let follower = registry::follower(path);
     if let Some(reached) = follower.as_ref().and_then(|f| f.wait_for(wanted, patience)) {
         return reached;
+    }
+    if with_connection(ctx, |conn| may_write(conn, "logos_wait")).is_err() {
+        return wait_for_others(ctx, wanted, patience);
     }
     // Nobody follows: pull here, as it was attached.
     let options = follower.as_ref().map_or_else(replica::Options::default, |f| f.options().clone());
@@ -213,6 +246,28 @@ fn wait_for_replica(path: &std::path::Path, url: &str, wanted: Position, patienc
             }
         }
     }
+}
+
+/// This connection may not pull, but another process may follow: looks at where the file stands.
+fn wait_for_others(ctx: &Context<'_>, wanted: Position, patience: &Patience<'_>) -> Result<bool> {
+    while !patience.is_over() {
+        patience.check()?;
+        std::thread::sleep(patience.step());
+        if let Role::Replica(standing) = role(ctx)? {
+            if let Some(reached) = replica::reached(standing.position, wanted) {
+                return reached;
+            }
+        }
+    }
+    Ok(false)
+}
+
+/// As a scalar call it would hand out one value and hide what was applied.
+fn attach_replica(_: &Context<'_>) -> Result<Value> {
+    Err(Error::fix(
+        "attach_replica is a table, with a row for each message that it applies",
+        "nothing was changed; SELECT * FROM attach_replica('dir:PATH/<channel id>')",
+    ))
 }
 
 fn touch(ctx: &Context<'_>) -> Result<Value> {

@@ -7,6 +7,7 @@
 
 mod functions;
 pub mod load;
+mod permission;
 mod standins;
 mod tables;
 

@@ -2,9 +2,12 @@
 //!
 //! - What we can do without gets a stand-in that does nothing, or the same in another way.
 //! - What we cannot do without is named when we are loaded.
+//! - The two functions that rusqlite calls in the wrong order are put right.
 
+use std::cell::Cell;
 use std::ffi::{c_char, c_int, c_void};
 use std::ptr;
+use std::sync::OnceLock;
 
 use rusqlite::ffi;
 
@@ -44,6 +47,9 @@ pub(super) fn complete(host: &Api) -> Result<Api> {
     api.rollback_hook.get_or_insert(rollback_hook);
     api.set_authorizer.get_or_insert(set_authorizer);
     api.update_hook.get_or_insert(update_hook);
+    let _ = RESULT_ERROR.set((api.result_error, api.result_error_code));
+    api.result_error = Some(result_error);
+    api.result_error_code = Some(result_error_code);
     Ok(api)
 }
 
@@ -111,6 +117,39 @@ extern "C" fn rollback_hook(
     _: *mut c_void,
 ) -> *mut c_void {
     ptr::null_mut()
+}
+
+type ResultError = unsafe extern "C" fn(*mut ffi::sqlite3_context, *const c_char, c_int);
+type ResultErrorCode = unsafe extern "C" fn(*mut ffi::sqlite3_context, c_int);
+
+/// SQLite's own two ways to say that a function failed.
+static RESULT_ERROR: OnceLock<(Option<ResultError>, Option<ResultErrorCode>)> = OnceLock::new();
+
+thread_local! {
+    /// The code that was set last, and for which call.
+    static CODE: Cell<(usize, c_int)> = const { Cell::new((0, 0)) };
+}
+
+unsafe extern "C" fn result_error_code(call: *mut ffi::sqlite3_context, code: c_int) {
+    let _ = CODE.try_with(|last| last.set((call as usize, code)));
+    if let Some((_, Some(set_code))) = RESULT_ERROR.get() {
+        // SAFETY: SQLite's own function, with the caller's arguments.
+        unsafe { set_code(call, code) }
+    }
+}
+
+/// rusqlite sets the code first and then the text, and SQLite takes a text for a plain error: so the code is set again.
+unsafe extern "C" fn result_error(call: *mut ffi::sqlite3_context, text: *const c_char, length: c_int) {
+    let (of, code) = CODE.try_with(|last| last.replace((0, 0))).unwrap_or_default();
+    if let Some((Some(set_text), Some(set_code))) = RESULT_ERROR.get() {
+        // SAFETY: SQLite's own functions, with the caller's arguments; a code leaves a text that is there.
+        unsafe {
+            set_text(call, text, length);
+            if of == call as usize {
+                set_code(call, code);
+            }
+        }
+    }
 }
 
 type Authorizer =

@@ -19,6 +19,7 @@ use rusqlite::vtab::{
 use rusqlite::{ffi, Connection};
 
 use super::functions::options;
+use super::permission::may_write;
 use super::{guarded, outside_transaction, path_of};
 use crate::channel::Url;
 use crate::error::{Doing, Error, Result};
@@ -133,6 +134,11 @@ unsafe impl<'vtab> VTab<'vtab> for AttachTab {
 /// from committing. So an empty file, or a replica, is brought into WAL mode while the SELECT is only being prepared.
 /// Whatever fails here fails again, with a sentence, when the SELECT runs.
 fn use_wal_while_nobody_reads(host: Host) {
+    // SAFETY: SQLite calls us on this connection, so it is open for the whole call; this `Connection` does not own it.
+    let Ok(caller) = (unsafe { Connection::from_handle(host.as_ptr()) }) else { return };
+    if may_write(&caller, "attach_replica").is_err() {
+        return;
+    }
     let Some(path) = host.path().filter(|_| host.autocommit()) else { return };
     let Ok(conn) = connection::open(&path) else { return };
     if connection::journal_mode(&conn).is_ok_and(|mode| mode == "wal") {
@@ -162,6 +168,9 @@ struct AttachCursor<'vtab> {
 
 impl AttachCursor<'_> {
     fn start(&mut self) -> Result<()> {
+        // SAFETY: SQLite calls us on this connection, so it is open for the whole call; this `Connection` does not own it.
+        let caller = unsafe { Connection::from_handle(self.host.as_ptr()) }.doing(|| "attaching".into())?;
+        may_write(&caller, "attach_replica")?;
         outside_transaction(self.host, "attach_replica")?;
         let path = path_of(self.host)?;
         let argument = |value: &Value, what: &str| match value {

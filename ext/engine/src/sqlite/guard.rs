@@ -2,13 +2,28 @@
 //!
 //! Invariants
 //! - Every ordinary table of a replica carries them, after every change of the schema, in the same transaction.
+//! - A refused write is never an error of the kind CONSTRAINT, which ORMs take for a key that exists and try again (Django's sessions
+//!   for ever). RAISE gives no other kind, so a guard calls a function whose name is the sentence: without the extension there
+//!   is none, and SQLite says "no such function: this database is a read-only replica…"; with it, the function refuses as READONLY.
 
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::{ffi, Connection, TransactionBehavior};
 
-use super::{capture, literal, quote, schema, OURS};
-use crate::error::{Doing, Result};
+use super::{capture, quote, schema, OURS};
+use crate::error::{Doing, Error, Result};
 
 const GUARD: &str = "guard_";
+
+/// Name of the function that a guard calls; at most 255 bytes.
+pub const REFUSAL: &str = "this database is a read-only replica of logos, write to its primary instead";
+
+/// What it says.
+pub fn refusal() -> Error {
+    Error::fix(
+        "this database is a read-only replica",
+        "nothing was changed; write to its primary instead, or SELECT logos_remove() to make this file an ordinary database",
+    )
+    .with_code(ffi::SQLITE_READONLY)
+}
 
 /// Puts a guard on every replicated table: no local writer changes it by mistake, with or without the extension. Virtual
 /// tables have none: a trigger on a shadow table makes the whole file unreadable for DEFENSIVE connections ("malformed
@@ -16,17 +31,13 @@ const GUARD: &str = "guard_";
 pub(super) fn guard(tx: &Connection) -> Result<()> {
     let doing = || "guarding the replica's tables".to_string();
     for object in schema::read(tx)?.iter().filter(|o| o.kind == "table" && !o.is_virtual()) {
-        let message = format!(
-            "logos: this database is a read-only replica; write to table {} on its primary instead",
-            quote(&object.name)
-        );
         for event in ["insert", "update", "delete"] {
             let sql = format!(
-                "CREATE TRIGGER {} BEFORE {} ON {} BEGIN SELECT RAISE(ABORT, {}); END",
+                "CREATE TRIGGER {} BEFORE {} ON {} BEGIN SELECT {}(); END",
                 quote(&format!("{OURS}{GUARD}{event}_{}", object.name)),
                 event.to_uppercase(),
                 quote(&object.name),
-                literal(&message)
+                quote(REFUSAL)
             );
             tx.execute_batch(&sql).doing(doing)?;
         }

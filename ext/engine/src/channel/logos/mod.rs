@@ -24,7 +24,7 @@ mod shape;
 mod tree;
 mod writer;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use logos_log::ids::ChannelId;
@@ -34,7 +34,7 @@ pub use reader::LogosReader;
 pub use writer::LogosWriter;
 
 /// Options of `logos_publish` for a node.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub struct WriteOptions {
     /// Public key, 64 hex digits, of the node wallet's notes that pay; only needed where there are fees.
     pub wallet_key: Option<String>,
@@ -56,7 +56,7 @@ impl WriteOptions {
 }
 
 /// Options of `attach_replica` for a node.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub struct ReadOptions {
     /// When to apply an entry.
     #[serde(default)]
@@ -66,7 +66,7 @@ pub struct ReadOptions {
 }
 
 /// When an entry counts.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Confirm {
     /// Once it is in a block of the preferred chain.
