@@ -129,8 +129,13 @@ impl<T> Doing<T> for std::result::Result<T, rusqlite::Error> {
                     "the file is damaged or not a database; run PRAGMA integrity_check and restore it if need be",
                 ),
                 Some(Code::OperationInterrupted) => (Kind::Retry, "it was interrupted; try again to go on"),
-                Some(Code::OutOfMemory) => (Kind::Retry, "memory ran out; a transaction of ours that was open was rolled back, try again"),
-                _ => (Kind::Fix, "a transaction of ours that was open was rolled back; mend what is named above, then try again"),
+                Some(Code::OutOfMemory) => {
+                    (Kind::Retry, "memory ran out; a transaction of ours that was open was rolled back, try again")
+                }
+                _ => (
+                    Kind::Fix,
+                    "a transaction of ours that was open was rolled back; mend what is named above, then try again",
+                ),
             };
             let code = e.sqlite_error_code().and_then(harmless_code);
             Error { code, ..Error::new(kind, format!("{} failed: {e}", what()), hint) }

@@ -71,7 +71,9 @@ pub(super) fn register(conn: &Connection) -> rusqlite::Result<()> {
     }
     // A replica's guards call it from their triggers.
     let innocuous = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_INNOCUOUS;
-    conn.create_scalar_function(guard::REFUSAL, 0, innocuous, |_| guarded(|| -> Result<Value> { Err(guard::refusal()) }))
+    conn.create_scalar_function(guard::REFUSAL, 0, innocuous, |_| {
+        guarded(|| -> Result<Value> { Err(guard::refusal()) })
+    })
 }
 
 fn host(ctx: &Context<'_>) -> Result<Host> {
