@@ -372,7 +372,7 @@ impl<'p> Builder<'p> {
     /// Puts those of the tables under capture that are not, a few in each write transaction: a migration may bring hundreds.
     /// `at` is the schema cookie that the survey was made at. Returns the one at which all are captured; `None`: not all are.
     fn enrol_tables(&mut self, captured: &mut [Captured], mut at: i64) -> Result<Option<i64>> {
-        let mut open: Vec<&mut Captured> = captured.iter_mut().filter(|c| !c.intact).collect();
+        let mut open: Vec<&mut Captured> = captured.iter_mut().filter(|c| !c.is_enrolled()).collect();
         let mut open = open.as_mut_slice();
         let mut last: Option<Instant> = None;
         while !open.is_empty() {

@@ -25,7 +25,7 @@ use super::role::{position, store_standing, Standing};
 use super::schema::Object;
 use super::section::{is_clash, param, Section};
 use super::virtuals::{self, Indexer, Way};
-use super::{canary, quote, schema, snapshot, sqltext};
+use super::{canary, diff, quote, reset, schema, snapshot, sqltext};
 use crate::error::{Doing, Error, Result};
 use crate::fork;
 
@@ -272,6 +272,9 @@ impl<'t> Applying<'t> {
         self.schema_changed = true;
         unguard(self.tx)?;
         for sql in statements {
+            if self.reset(sql)? {
+                continue;
+            }
             self.check_statement(sql)?;
             if sql.starts_with("CREATE UNIQUE INDEX ") {
                 self.unique.push(sql.clone());
@@ -281,7 +284,7 @@ impl<'t> Applying<'t> {
                 self.drop(sql, &kind, &name)?;
             } else if let Some((name, to)) = sqltext::altered(sql) {
                 self.alter(sql, &name, to.as_deref())?;
-            } else {
+            } else if !self.restate(sql)? {
                 self.create(sql)?;
             }
         }
@@ -330,7 +333,7 @@ impl<'t> Applying<'t> {
     /// An ALTER of what is left out changes a text that is not in the schema here; then it is not known any more.
     fn alter(&mut self, sql: &str, name: &str, to: Option<&str>) -> Result<()> {
         self.altered = true;
-        if self.exists("table", name)? {
+        if sqltext::updated(sql).is_none() && self.exists("table", name)? {
             self.tx.execute(sql, []).doing(|| self.changing(sql))?;
         }
         for left in self.left.iter_mut().filter(|l| l.table == name) {
@@ -457,6 +460,54 @@ impl<'t> Applying<'t> {
             left_out::forget_rows(tx, &left.name)?;
         }
         self.indexers(&left.name).iter().try_for_each(|indexer| self.tx.execute_batch(&indexer.rebuild()))
+    }
+
+    /// A CREATE TABLE of a table that is there already gives it another text (constraints came or went) and keeps its rows.
+    fn restate(&mut self, sql: &str) -> Result<bool> {
+        let Some(name) = sqltext::created_table(sql) else { return Ok(false) };
+        let left = self.left.iter_mut().filter(|l| l.kind == "table" && l.name == name && l.sql.is_some());
+        let left = left.map(|l| l.sql = Some(sql.to_string())).count() > 0;
+        let there = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1)";
+        if !self.tx.query_row(there, [&name], |row| row.get(0)).doing(|| self.changing(sql))? {
+            return Ok(left);
+        }
+        let done = diff::restate(self.tx, &name, sql);
+        if matches!(done, Err(rusqlite::Error::InvalidQuery)) {
+            return Err(Error::resync(
+                format!(
+                    "message {} gives table {} another text, and this replica's table has other columns or indexes than that",
+                    self.seq,
+                    quote(&name)
+                ),
+                "the message was undone and the position is kept; the table was made or changed here by hand: rebuild by \
+                 attaching a new file",
+            ));
+        }
+        done.doing(|| self.changing(sql)).map(|()| true)
+    }
+
+    fn leaves_out(&self, table: &str) -> bool {
+        self.left.iter().any(|l| l.kind == "table" && l.name == table)
+    }
+
+    /// An UPDATE is only taken if it sets a column back to its default, as dropping and adding it does.
+    fn reset(&mut self, sql: &str) -> Result<bool> {
+        if !sql.starts_with("UPDATE ") {
+            return Ok(false);
+        }
+        if let Some((name, _)) = sqltext::updated(sql).filter(|(name, _)| self.leaves_out(name)) {
+            // What its rows would be is not known any more.
+            self.alter(sql, &name, None)?;
+            return Ok(true);
+        }
+        let Some(object) = reset::is_statement(sql, &schema::read(self.tx)?) else { return Ok(false) };
+        let changed = self.tx.execute(sql, []).doing(|| self.changing(sql))?;
+        if changed > 0 {
+            self.find_virtuals()?;
+            let indexers = self.indexers(&object.name);
+            self.rebuild.extend(indexers.iter().filter(|i| !self.rebuild.contains(i)).cloned().collect::<Vec<_>>());
+        }
+        Ok(true)
     }
 
     /// A publisher may change the schema, and nothing else: no other statement, no second one behind the first (`execute`

@@ -13,7 +13,7 @@ use rusqlite::{Connection, OptionalExtension};
 
 use super::schema::{self, Table};
 use super::triggers::{triggers, Trigger, LOG};
-use super::{canary, quote, sqltext, OURS};
+use super::{canary, columns, quote, sqltext, OURS};
 use crate::error::{Doing, Error, Result};
 
 /// Log rows deleted in one short write transaction: a few milliseconds.
@@ -32,6 +32,15 @@ pub struct Captured {
     pub core: bool,
     /// Whether all triggers are as they must be.
     pub intact: bool,
+    /// The list of its columns that SQLite keeps up to date (`columns`).
+    pub columns: Vec<String>,
+}
+
+impl Captured {
+    /// Whether there is nothing to do about its capture.
+    pub fn is_enrolled(&self) -> bool {
+        self.intact && (self.table.is_virtual || self.table.visible.iter().all(|c| self.columns.contains(c)))
+    }
 }
 
 /// Looks at every table of the replicated schema.
@@ -51,13 +60,16 @@ pub fn survey(conn: &Connection, objects: &[schema::Object]) -> Result<Vec<Captu
         let Some(mut table) = schema::table(conn, object)? else { continue };
         if table.is_virtual {
             // Known by its stamp (`virtuals`), not by triggers.
-            all.push(Captured { table, id: None, replaces: None, core: true, intact: true });
+            all.push(Captured { table, id: None, replaces: None, core: true, intact: true, columns: Vec::new() });
             continue;
         }
         let name = table.name.to_ascii_lowercase();
         table.is_parent = !table.key_is_rowid && parents.contains(&name);
         let (carried, others): (Vec<_>, Vec<_>) =
             present.iter().filter(|t| t.table == name).partition(|t| t.id_and_role().is_some());
+        let (lists, carried): (Vec<_>, Vec<_>) =
+            carried.into_iter().partition(|t| t.id_and_role().is_some_and(|(_, role)| role == columns::ROLE));
+        let columns = lists.first().map(|t| sqltext::update_of(&t.sql)).unwrap_or_default();
         let id = carried.iter().find_map(|t| t.id_and_role().filter(|(_, role)| *role == "insert")).map(|(id, _)| id);
         let (mut core, mut intact, mut replaces) = (false, false, None);
         if let Some(id) = id {
@@ -70,15 +82,15 @@ pub fn survey(conn: &Connection, objects: &[schema::Object]) -> Result<Vec<Captu
             // Any may end the statement by a conflict, under OR FAIL; without a rowid no hook tells of the row either.
             let without_rowid = table.rowid_names.is_empty() && !newer.is_empty();
             let kept_from_us = without_rowid || newer.iter().any(|t| sqltext::keeps_rows_from_triggers(&t.sql));
-            core = wanted.iter().filter(|t| t.core).all(has) && !kept_from_us;
-            intact = wanted.len() == carried.len() && wanted.iter().all(has) && newer.is_empty();
+            core = wanted.iter().filter(|t| t.core).all(has) && !kept_from_us && !columns.is_empty();
+            intact = !columns.is_empty() && wanted.len() == carried.len() && wanted.iter().all(has) && newer.is_empty();
             replaces = conn
                 .query_row("SELECT replaces FROM _logos_table WHERE id = ?1", [id], |row| row.get(0))
                 .optional()
                 .doing(doing)?
                 .flatten();
         }
-        all.push(Captured { table, id, replaces, core, intact });
+        all.push(Captured { table, id, replaces, core, intact, columns });
     }
     Ok(all)
 }
@@ -129,7 +141,11 @@ pub fn set_up(conn: &Connection) -> Result<()> {
 /// Puts one table under capture, or mends its capture. The caller has an open write transaction, in which the table is still
 /// as it was when `survey` looked.
 pub fn enrol(conn: &Connection, captured: &Captured) -> Result<()> {
-    enrol_table(conn, captured).doing(|| format!("setting up capture of table {}", quote(&captured.table.name)))
+    let enrolled = match captured.id {
+        Some(id) if captured.intact => list_columns(conn, captured, id),
+        _ => enrol_table(conn, captured),
+    };
+    enrolled.doing(|| format!("setting up capture of table {}", quote(&captured.table.name)))
 }
 
 /// Puts everything under capture that is not, and sets a milestone. The caller has an open write transaction. Returns how far
@@ -140,7 +156,7 @@ pub fn enrol_all(conn: &Connection) -> Result<i64> {
     set_up(conn)?;
     milestone(conn).doing(|| "setting up capture".into())?;
     let objects = schema::read(conn)?;
-    survey(conn, &objects)?.iter().filter(|c| !c.intact).try_for_each(|captured| enrol(conn, captured))?;
+    survey(conn, &objects)?.iter().filter(|c| !c.is_enrolled()).try_for_each(|captured| enrol(conn, captured))?;
     Ok(cookie()? - before)
 }
 
@@ -156,10 +172,19 @@ fn enrol_table(conn: &Connection, captured: &Captured) -> rusqlite::Result<()> {
     widen(conn, table.key.len())?;
     let replaces = captured.id.filter(|_| captured.core);
     conn.execute("INSERT INTO _logos_table(name, replaces) VALUES(?1, ?2)", (&table.name, replaces))?;
-    for trigger in triggers(table, conn.last_insert_rowid()) {
+    let id = conn.last_insert_rowid();
+    for trigger in triggers(table, id) {
         conn.execute_batch(&trigger.sql)?;
     }
-    Ok(())
+    let known = if captured.core { captured.columns.as_slice() } else { &[] };
+    conn.execute_batch(&columns::trigger(table, id, &columns::extended(known, &table.visible)))
+}
+
+/// Adds columns that came since to the list. The other triggers stay as they are, and their id.
+fn list_columns(conn: &Connection, captured: &Captured, id: i64) -> rusqlite::Result<()> {
+    conn.execute_batch(&format!("DROP TRIGGER \"{OURS}{id}_{}\"", columns::ROLE))?;
+    let list = columns::extended(&captured.columns, &captured.table.visible);
+    conn.execute_batch(&columns::trigger(&captured.table, id, &list))
 }
 
 /// Ends the capture of a table, so that it begins anew under a new id and the table is sent whole.

@@ -11,7 +11,7 @@ use rusqlite::Connection;
 use super::canary;
 use super::capture::{self, Captured};
 use super::sidecar::{Base, Published};
-use super::{diff, left_out, quote, schema, snapshot, virtuals};
+use super::{left_out, quote, schema, snapshot, virtuals};
 use crate::error::{Doing, Result};
 
 /// What a comparison found.
@@ -48,12 +48,11 @@ fn within_snapshot(primary: &Connection, replica: &Connection, position: Positio
     for table in &captured {
         let known = here.iter().any(|o| o.kind == "table" && o.name == table.table.name && there.contains(o));
         match table.id.filter(|_| known && table.intact && same_rows(primary, replica, table)) {
-            Some(id) => bases.push(Base { id, name: table.table.name.clone(), intact: true }),
+            Some(id) => bases.push(Base { id, name: table.table.name.clone(), intact: true, columns: table.columns.clone() }),
             None => differing.push(table.table.name.clone()),
         }
     }
     let cookie = schema::cookie(primary).doing(doing)?;
-    let moves = diff::change(&there, &here, &diff::Evidence::default()).cookie_moves;
     let (cursor, cursor_mark) = snapshot::log_end(primary).doing(doing)?;
     Ok(Compared {
         tables: captured.len(),
@@ -69,8 +68,8 @@ fn within_snapshot(primary: &Connection, replica: &Connection, position: Positio
             stamps: Vec::new(),
             settings: Some(settings),
             canary: canary::read(primary).doing(doing)?,
-            // As if it had moved by nothing but the changes that will be sent.
-            cookie: moves.map(|moves| cookie - moves),
+            // What is sent as equal was compared: nothing that happened before matters.
+            cookie: Some(cookie),
         },
     })
 }

@@ -7,6 +7,7 @@ pub mod api;
 pub mod apply;
 mod canary;
 pub mod capture;
+pub mod columns;
 pub mod compare;
 pub mod connection;
 pub mod diff;

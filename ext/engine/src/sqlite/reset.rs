@@ -1,122 +1,117 @@
-//! Columns that were dropped and added again, as they were: the schema reads as before, but their values are gone, and no
-//! trigger fired.
+//! Defaults: whether rows hold what ADD COLUMN puts there, and columns set back to it.
 //!
-//! Such a column is one of the table's last, and holds its default in every row (a table that was written to is sent whole). Where the schema
-//! cookie moved further than the known changes explain and a table looks like that, the same two ALTERs are sent: if it
-//! was so, they do on the replica what was done here; if it always looked like that, they change nothing there.
+//! A column that was dropped and added again as it was leaves the schema as before, but its values are gone, and no trigger fired.
+//! Where the schema cookie moved further than the visible changes explain, and every row that was not written to holds the default, the
+//! replica sets the column back: an UPDATE that finds nothing to do if it always looked like that.
+//!
+//! Invariants
+//! - Values are compared by type and bytes, never under a collation: 'a' is not 'A', 1 is not 1.0.
+//! - The statement follows from table and column alone, so a replica can tell that it is this one and no other.
 
 use rusqlite::Connection;
 
 use super::diff::Copy;
 use super::schema::{Object, Table};
-use super::{quote, sqltext};
+use super::{connection, quote, sqltext};
 
-/// A DROP and an ADD move the schema cookie by at least this.
-const STEPS: i64 = 2;
-
-/// Whatever depends on the column (an index, a view, a trigger) must have been dropped and made again around them.
-const STEPS_AROUND: i64 = 2;
-
-/// What to do about one table.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Reset {
-    /// Nothing: it cannot have happened.
-    No,
-    /// Send these statements.
-    Statements(Vec<String>),
-    /// It cannot be told, or not be said in statements: send the table whole.
-    Unknown,
+/// What ADD COLUMN would store in rows that are there already, as a literal; `None`: it could not be added to such, or nobody
+/// knows. SQLite is asked once, because the text of a default can be a word, a number of another type, a string in wrong quotes.
+pub fn default_of(object: &Object, column: &str) -> Option<String> {
+    let definitions = sqltext::column_definitions(&object.sql)?;
+    let definition = definitions.iter().find(|d| !d.is_constraint() && d.name == column)?;
+    if !definition.can_be_added() {
+        return None;
+    }
+    let conn = connection::open_memory().ok()?;
+    let add = format!(
+        "CREATE TABLE _logos_d(_logos_c); INSERT INTO _logos_d VALUES(1); ALTER TABLE _logos_d ADD COLUMN {}",
+        definition.text
+    );
+    conn.execute_batch(&add).ok()?;
+    let ask = format!("SELECT typeof({0}), quote({0}) FROM _logos_d", quote(column));
+    let (kind, literal): (String, String) =
+        conn.query_row(&ask, [], |row| Ok((row.get(0)?, row.get(1)?))).ok()?;
+    let again = conn.query_row(
+        &format!("SELECT typeof({literal}) = ?1 AND {literal} IS {} COLLATE BINARY FROM _logos_d", quote(column)),
+        [kind],
+        |row| row.get(0),
+    );
+    again.unwrap_or(false).then_some(literal)
 }
 
-/// Looks at one table whose text has not changed, and to which nothing was written. `old` and `new` are the schemas then and
-/// now; `surplus`: how much further the cookie moved than is explained.
-pub fn find(
+/// The condition under which a column holds something else than a literal.
+pub(super) fn other_than(table: &str, column: &str, literal: &str) -> String {
+    let column = format!("{}.{}", quote(table), quote(column));
+    format!("(typeof({column}) IS NOT typeof({literal}) OR {column} IS NOT {literal} COLLATE BINARY)")
+}
+
+/// Sets a column back to its default.
+pub fn statement(object: &Object, column: &str) -> Option<String> {
+    let literal = default_of(object, column)?;
+    let (table, condition) = (quote(&object.name), other_than(&object.name, column, &literal));
+    Some(format!("UPDATE {table} SET {} = {literal} WHERE {condition}", quote(column)))
+}
+
+/// Whether a statement is such an UPDATE, and of which column of which table.
+pub fn is_statement(sql: &str, objects: &[Object]) -> Option<Object> {
+    let (table, column) = sqltext::updated(sql)?;
+    let object = objects.iter().find(|o| o.kind == "table" && !o.is_virtual() && o.name == table)?;
+    (statement(object, &column).as_deref() == Some(sql)).then(|| object.clone())
+}
+
+/// Whether a table's columns from the given one on can be dropped and added again so that the same text comes out.
+pub fn leads_back(object: &Object, column: &str) -> bool {
+    let again = || {
+        let definitions = sqltext::column_definitions(&object.sql)?;
+        let mut definitions = definitions;
+        definitions.retain(|d| !d.is_constraint());
+        let from = definitions.iter().position(|d| d.name == column)?;
+        let on = quote(&object.name);
+        let mut copy = Copy::of(std::slice::from_ref(object)).ok()?;
+        for definition in definitions[from..].iter().rev() {
+            copy.run(format!("ALTER TABLE {on} DROP COLUMN {}", quote(&definition.name))).ok()?;
+        }
+        for definition in &definitions[from..] {
+            copy.run(format!("ALTER TABLE {on} ADD COLUMN {}", definition.text)).ok()?;
+        }
+        Some(copy.has(std::slice::from_ref(object)))
+    };
+    again().unwrap_or(false)
+}
+
+/// Whether setting a column back could meet a UNIQUE index on the way, while rows that were written to are as they were.
+pub fn may_clash(conn: &Connection, table: &str, column: &str, literal: &str) -> rusqlite::Result<bool> {
+    // Over plain columns NULL never clashes; what an expression or a condition makes of it nobody knows.
+    conn.query_row(
+        "SELECT EXISTS (SELECT 1 FROM pragma_index_list(?1) AS l, pragma_index_xinfo(l.name) AS i \
+         LEFT JOIN pragma_table_xinfo(?1) AS c ON c.cid = i.cid \
+         WHERE l.\"unique\" AND i.key AND (l.partial OR i.cid = -2 OR c.hidden IN (2, 3) OR (i.name = ?2 AND ?3)))",
+        (table, column, literal != "NULL"),
+        |row| row.get(0),
+    )
+}
+
+/// Whether a row that was not written to (`logged`: a query of the distinct keys that were, as k0, k1 and so on) holds
+/// something else in a column than a literal. The first such row ends the search.
+pub fn has_value_of_its_own(
     conn: &Connection,
     table: &Table,
-    object: &Object,
-    (old, new): (&[Object], &[Object]),
-    surplus: i64,
-) -> rusqlite::Result<Reset> {
-    if surplus < STEPS || table.is_virtual {
-        return Ok(Reset::No);
-    }
-    let Some(candidates) = candidates(object, (old, new), surplus / STEPS) else { return Ok(Reset::No) };
-    let mut found = Vec::new();
-    for Candidate { column, drop, add, ways } in candidates {
-        match (has_value_of_its_own(conn, table, &column), ways) {
-            (Ok(false), Ways::Now) => found.push((drop, add)),
-            (Ok(false), Ways::Before) => return Ok(Reset::Unknown),
-            (Ok(false), Ways::None) if surplus >= STEPS + STEPS_AROUND => return Ok(Reset::Unknown),
-            (Ok(_), _) => break,
-            (Err(_), _) => return Ok(Reset::Unknown),
-        }
-    }
-    if found.is_empty() {
-        return Ok(Reset::No);
-    }
-    let drops = found.iter().map(|pair| pair.0.clone());
-    let adds = found.iter().rev().map(|pair| pair.1.clone());
-    Ok(Reset::Statements(drops.chain(adds).collect()))
-}
-
-/// A column that may have been dropped and added.
-struct Candidate {
-    column: String,
-    drop: String,
-    add: String,
-    ways: Ways,
-}
-
-/// With which of the objects that depend on the column it can be done.
-enum Ways {
-    /// With all that there are now.
-    Now,
-    /// Only without those that are new.
-    Before,
-    /// They must have been dropped and made again around it.
-    None,
-}
-
-/// The last columns that SQLite lets one drop and add so that the text is the same, from the last on.
-fn candidates(object: &Object, (old, new): (&[Object], &[Object]), most: i64) -> Option<Vec<Candidate>> {
-    let definitions = sqltext::column_definitions(&object.sql)?;
-    let kept: Vec<Object> = new.iter().filter(|o| old.contains(o)).cloned().collect();
-    let mut found: Vec<Candidate> = Vec::new();
-    let columns = definitions.iter().rev().skip_while(|d| d.is_constraint());
-    for definition in columns.take(most as usize).take_while(|d| d.can_be_added()) {
-        let drop = format!("ALTER TABLE {} DROP COLUMN {}", quote(&object.name), quote(&definition.name));
-        let add = format!("ALTER TABLE {} ADD COLUMN {}", quote(&object.name), definition.text);
-        found.push(Candidate { column: definition.name.clone(), drop, add, ways: Ways::None });
-        // Only what leads back to the same text can have happened unseen.
-        if !leads_back(&found, std::slice::from_ref(object)) {
-            found.pop();
-            break;
-        }
-        let ways = match (leads_back(&found, new), leads_back(&found, &kept)) {
-            (true, _) => Ways::Now,
-            (false, true) => Ways::Before,
-            (false, false) => Ways::None,
-        };
-        found.iter_mut().last()?.ways = ways;
-    }
-    (!found.is_empty()).then_some(found)
-}
-
-fn leads_back(found: &[Candidate], objects: &[Object]) -> bool {
-    let Ok(mut copy) = Copy::of(objects) else { return false };
-    let drops = found.iter().map(|c| c.drop.clone());
-    let adds = found.iter().rev().map(|c| c.add.clone());
-    drops.chain(adds).try_for_each(|sql| copy.run(sql)).is_ok() && copy.has(objects)
-}
-
-/// Whether a row has another value than the default: then the column was not dropped.
-fn has_value_of_its_own(conn: &Connection, table: &Table, column: &str) -> rusqlite::Result<bool> {
-    let default: Option<String> = conn.query_row(
-        "SELECT dflt_value FROM pragma_table_xinfo(?1) WHERE name = ?2",
-        (&table.name, column),
+    logged: Option<&str>,
+    column: &str,
+    literal: &str,
+) -> rusqlite::Result<bool> {
+    let (name, condition) = (quote(&table.name), other_than(&table.name, column, literal));
+    let Some(logged) = logged else {
+        return conn.query_row(&format!("SELECT EXISTS (SELECT 1 FROM {name} WHERE {condition})"), [], |row| row.get(0));
+    };
+    let operator = if table.key_is_rowid { "=" } else { "IS" };
+    let on = table.key.iter().enumerate().map(|(i, k)| format!("{name}.{} {operator} _logos_l.k{i}", quote(k)));
+    let on = on.collect::<Vec<_>>().join(" AND ");
+    let written: i64 = conn.query_row(
+        &format!("SELECT count(*) FROM ({logged}) AS _logos_l CROSS JOIN {name} ON {on} WHERE {condition}"),
+        [],
         |row| row.get(0),
     )?;
-    let default = default.unwrap_or_else(|| "NULL".into());
-    let any = format!("SELECT EXISTS (SELECT 1 FROM {} WHERE {} IS NOT {default})", quote(&table.name), quote(column));
-    conn.query_row(&any, [], |row| row.get(0))
+    let any = format!("SELECT count(*) > ?1 FROM (SELECT 1 FROM {name} WHERE {condition} LIMIT ?1 + 1)");
+    conn.query_row(&any, [written], |row| row.get(0))
 }

@@ -18,10 +18,9 @@ use rusqlite::limits::Limit;
 use rusqlite::{Connection, Row, Statement};
 
 use super::capture::{self, Captured};
-use super::reset::{self, Reset};
 use super::section::{bind, param};
 use super::sidecar::{Base, Published};
-use super::{canary, diff, quote, schema, virtuals};
+use super::{canary, columns, diff, quote, reset, schema, virtuals};
 use crate::error::{Doing, Error, Result};
 
 /// What the next message will say.
@@ -70,10 +69,6 @@ impl Plan {
         known(&self.next) != known(before)
     }
 }
-
-/// A schema cookie that moved this much further than is explained: an object was made and dropped again unseen. If that was
-/// a UNIQUE index, a REPLACE may have deleted rows unseen meanwhile, in a table that it wrote to.
-const UNSEEN: i64 = 2;
 
 /// What the log holds since the last message.
 struct LogSummary {
@@ -149,47 +144,41 @@ pub fn plan(conn: &Connection, before: &Published, survey: &mut Option<Survey>) 
         _ => survey.insert(Survey::of(conn, cookie)?),
     };
     let (objects, captured) = (&survey.objects, &survey.captured);
-    let change = diff::change(&before.schema, objects, &evidence(before, captured, cookie));
+    let mut own = |table: &str, column: &str, literal: &str| {
+        let captured = captured.iter().find(|c| c.table.name == table)?;
+        let logged = captured.id.filter(|id| log.ids.contains_key(id));
+        if captured.table.sent_whole && logged.is_some() {
+            // All its rows follow anyway.
+            return Some(false);
+        }
+        let logged = logged.map(|id| logged_keys(&captured.table, id, before.cursor, log.last));
+        reset::has_value_of_its_own(conn, &captured.table, logged.as_deref(), column, literal).ok()
+    };
+    let change = diff::change(&before.schema, objects, &evidence(before, captured, cookie), &mut own);
     let canary = canary::read(conn).doing(doing)?;
     let vacuumed = !canary::is_armed(canary) || before.canary.is_some_and(|before| Some(before) != canary);
     let mut tables = Vec::new();
     let mut bases = Vec::new();
     let mut stamps = Vec::new();
-    let surplus = match (before.cookie, change.cookie_moves) {
-        (Some(was), Some(moves)) => cookie - was - moves,
-        _ => i64::from(i16::MAX), // not known: then anything may have happened
-    };
-    let mut statements = change.statements;
+    let statements = change.statements;
     for captured in captured {
         let remade = change.remade.contains(&captured.table.name);
         if captured.table.is_virtual {
             let stamp = (captured.table.name.clone(), virtuals::stamp(conn, &captured.table.stamp).doing(doing)?);
             // Made anew with the same text, it may have the same stamp.
-            let changed = remade || surplus >= UNSEEN || !before.stamps.contains(&stamp);
+            let changed = remade || change.something_unseen || !before.stamps.contains(&stamp);
             tables.extend(changed.then(|| TablePlan::whole(captured)));
             stamps.push(stamp);
             continue;
         }
         let former = change.renamed.get(&captured.table.name).unwrap_or(&captured.table.name);
-        let mut table_plan = plan_table(captured, (&before.bases, former), &log, remade, vacuumed);
-        if surplus >= UNSEEN && table_plan.is_some() {
-            table_plan = Some(TablePlan::whole(captured));
-        } else if surplus >= UNSEEN {
-            let same = |o: &&schema::Object| o.name == captured.table.name && before.schema.contains(o);
-            let found = objects
-                .iter()
-                .find(same)
-                .map(|object| reset::find(conn, &captured.table, object, (&before.schema, objects), surplus));
-            match found.transpose().doing(doing)? {
-                None | Some(Reset::No) => {}
-                Some(Reset::Statements(more)) => statements.extend(more),
-                Some(Reset::Unknown) => table_plan = Some(TablePlan::whole(captured)),
-            }
-        }
+        let unsure = change.unsure.contains(&captured.table.name);
+        let table_plan = plan_table(captured, (&before.bases, former), &log, remade || unsure, vacuumed);
         bases.extend(captured.id.filter(|_| captured.core).map(|id| Base {
             id,
             name: captured.table.name.clone(),
             intact: captured.intact,
+            columns: captured.columns.clone(),
         }));
         tables.extend(table_plan);
     }
@@ -227,10 +216,12 @@ pub fn plan(conn: &Connection, before: &Published, survey: &mut Option<Survey>) 
 fn evidence(before: &Published, captured: &[Captured], cookie: i64) -> diff::Evidence {
     let former = |c: &Captured| {
         let ids = [c.id, c.replaces];
-        before.bases.iter().find(|b| ids.contains(&Some(b.id))).map(|b| (b.name.clone(), c.table.name.clone()))
+        before.bases.iter().find(|b| ids.contains(&Some(b.id)))
     };
+    let tables = || captured.iter().filter(|c| !c.table.is_virtual).filter_map(|c| Some((former(c)?, c)));
     diff::Evidence {
-        same_table: captured.iter().filter(|c| !c.table.is_virtual).filter_map(former).collect(),
+        same_table: tables().map(|(was, now)| (was.name.clone(), now.table.name.clone())).collect(),
+        called: tables().map(|(was, now)| (was.name.clone(), columns::called(&was.columns, &now.columns))).collect(),
         cookie_moved: before.cookie.map(|before| cookie - before),
     }
 }
@@ -552,6 +543,17 @@ fn keys_sql(how: &Reading, plan: &TablePlan, selected: &[String]) -> String {
         quote(witness),
         quote(&table.name)
     )
+}
+
+/// The distinct keys that were logged of a table. What the table takes for one key ('a' and 'A' under NOCASE) is one here too.
+fn logged_keys(table: &schema::Table, id: i64, after: i64, to: i64) -> String {
+    let keys = (0..table.key.len()).map(|i| format!("k{i}")).collect::<Vec<_>>().join(", ");
+    let log = format!("SELECT {keys} FROM _logos_log WHERE seq > {after} AND seq <= {to} AND tbl = {id}");
+    if table.key_is_rowid {
+        return format!("SELECT DISTINCT {keys} FROM ({log})");
+    }
+    let names = table.key.iter().enumerate().map(|(i, k)| format!("{} AS k{i}", quote(k))).collect::<Vec<_>>().join(", ");
+    format!("SELECT DISTINCT {keys} FROM (SELECT {names} FROM {} WHERE 0 UNION ALL {log})", quote(&table.name))
 }
 
 /// Rows with the same logged key.

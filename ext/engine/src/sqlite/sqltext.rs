@@ -174,6 +174,51 @@ pub fn altered(sql: &str) -> Option<(String, Option<String>)> {
     Some((name, to))
 }
 
+/// What a CREATE TABLE says about where values are, and no pragma does.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// What stands behind the list: WITHOUT ROWID, STRICT.
+    pub options: Vec<String>,
+    /// Whether automatic keys are never given twice.
+    pub autoincrement: bool,
+    /// The expressions of generated columns.
+    pub generated: Vec<Option<String>>,
+}
+
+/// Reads it.
+pub fn layout(sql: &str) -> Option<Layout> {
+    let all = tokens(sql);
+    let (_, close) = list(&all)?;
+    Some(Layout {
+        options: all[close + 1..].iter().map(|t| t.text.to_ascii_lowercase()).collect(),
+        autoincrement: mentions(sql, "autoincrement"),
+        generated: column_definitions(sql)?.iter().filter(|d| !d.is_constraint()).map(Definition::generated_as).collect(),
+    })
+}
+
+/// The name in `CREATE TABLE name(…)`.
+pub fn created_table(sql: &str) -> Option<String> {
+    name_after(sql, &["create", "table"])
+}
+
+/// Table and column in `UPDATE table SET column …`.
+pub fn updated(sql: &str) -> Option<(String, String)> {
+    match tokens(sql).get(..4)? {
+        [update, table, set, column] if update.text == "UPDATE" && set.text == "SET" => {
+            Some((unquoted(table.text), unquoted(column.text)))
+        }
+        _ => None,
+    }
+}
+
+/// The names in the `UPDATE OF` list of a trigger of ours.
+pub fn update_of(sql: &str) -> Vec<String> {
+    let tokens = tokens(sql);
+    let list = tokens.iter().skip_while(|t| !t.text.eq_ignore_ascii_case("of")).skip(1);
+    let list = list.take_while(|t| !t.text.eq_ignore_ascii_case("on")).filter(|t| t.text != ",");
+    list.map(|t| unquoted(t.text)).collect()
+}
+
 /// Name and module (in lower case) in `CREATE VIRTUAL TABLE name USING module…`.
 pub fn virtual_table(sql: &str) -> Option<(String, String)> {
     let name = name_after(sql, &["create", "virtual", "table"])?;

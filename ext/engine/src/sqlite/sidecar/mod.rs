@@ -39,12 +39,12 @@ pub struct Sidecar {
 }
 
 /// Version of the tables below.
-const FORMAT: i64 = 1;
+const FORMAT: i64 = 2;
 
 const TABLES: &str = "
     CREATE TABLE meta(name TEXT PRIMARY KEY, value) WITHOUT ROWID;
     CREATE TABLE schema(n INTEGER PRIMARY KEY, kind TEXT, name TEXT, tbl TEXT, sql TEXT);
-    CREATE TABLE base(id INTEGER PRIMARY KEY, name TEXT, intact INTEGER);
+    CREATE TABLE base(id INTEGER PRIMARY KEY, name TEXT, intact INTEGER, columns TEXT DEFAULT '[]');
     CREATE TABLE stamp(name TEXT PRIMARY KEY, digest BLOB) WITHOUT ROWID;
     CREATE TABLE sequence(name TEXT PRIMARY KEY, seq INTEGER) WITHOUT ROWID;
     CREATE TABLE message(seq INTEGER PRIMARY KEY, digest BLOB, kind TEXT, tables INTEGER, changes INTEGER,
@@ -55,6 +55,9 @@ const TABLES: &str = "
     CREATE INDEX entry_state ON entry(state, n);
     CREATE INDEX entry_id ON entry(id);
     CREATE INDEX entry_seq ON entry(seq);";
+
+/// From format 1 to 2.
+const UPGRADE: &str = "BEGIN IMMEDIATE; ALTER TABLE base ADD COLUMN columns TEXT DEFAULT '[]'; PRAGMA user_version = 2; COMMIT";
 
 /// Endings of the sidecar and of what SQLite keeps beside it.
 const FILES: [&str; 4] = ["", "-wal", "-shm", "-journal"];
@@ -106,6 +109,8 @@ impl Sidecar {
             conn.execute("INSERT INTO meta VALUES('key', ?1)", [&seed[..]]).doing(doing)?;
             conn.pragma_update(None, "user_version", FORMAT).doing(doing)?;
             conn.execute_batch("COMMIT").doing(doing)?;
+        } else if version == 1 {
+            conn.execute_batch(UPGRADE).doing(doing)?;
         } else if version != FORMAT {
             return Err(Error::fix(
                 format!("the sidecar {} has format {version}; this build knows {FORMAT}", path.display()),

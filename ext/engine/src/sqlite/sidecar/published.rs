@@ -43,6 +43,8 @@ pub struct Base {
     /// Whether its triggers fitted the table. If not, a later write may have deleted other rows unseen, even if they fit again
     /// by then.
     pub intact: bool,
+    /// The list of its columns (`columns`) as it was then.
+    pub columns: Vec<String>,
 }
 
 impl Sidecar {
@@ -62,9 +64,13 @@ impl Sidecar {
             })
             .and_then(Iterator::collect)
             .doing(doing)?;
-        let mut statement = self.conn.prepare("SELECT id, name, intact FROM base ORDER BY id").doing(doing)?;
+        let mut statement = self.conn.prepare("SELECT id, name, intact, columns FROM base ORDER BY id").doing(doing)?;
         let bases = statement
-            .query_map([], |row| Ok(Base { id: row.get(0)?, name: row.get(1)?, intact: row.get(2)? }))
+            .query_map([], |row| {
+                let columns: String = row.get(3)?;
+                let columns = serde_json::from_str(&columns).unwrap_or_default();
+                Ok(Base { id: row.get(0)?, name: row.get(1)?, intact: row.get(2)?, columns })
+            })
             .and_then(Iterator::collect)
             .doing(doing)?;
         let mut statement = self.conn.prepare("SELECT name, digest FROM stamp ORDER BY name").doing(doing)?;
@@ -107,8 +113,11 @@ pub(super) fn store(tx: &Transaction<'_>, p: &Published) -> rusqlite::Result<()>
     drop(put);
     replace_schema(tx, &p.schema)?;
     tx.execute("DELETE FROM base", [])?;
-    let mut base = tx.prepare("INSERT INTO base VALUES(?1, ?2, ?3)")?;
-    p.bases.iter().try_for_each(|b| base.execute((b.id, &b.name, b.intact)).map(drop))?;
+    let mut base = tx.prepare("INSERT INTO base(id, name, intact, columns) VALUES(?1, ?2, ?3, ?4)")?;
+    p.bases.iter().try_for_each(|b| {
+        let columns = serde_json::to_string(&b.columns).unwrap_or_default();
+        base.execute((b.id, &b.name, b.intact, columns)).map(drop)
+    })?;
     drop(base);
     tx.execute("DELETE FROM stamp", [])?;
     let mut stamp = tx.prepare("INSERT INTO stamp VALUES(?1, ?2)")?;
