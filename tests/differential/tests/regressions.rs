@@ -177,20 +177,6 @@ fn a_column_that_was_dropped_and_added_again_beside_a_new_trigger_is_empty() {
 }
 
 #[test]
-fn rows_replaced_under_a_unique_index_that_nobody_saw_are_gone() {
-    agree(
-        "c0: CREATE TABLE t(a INTEGER PRIMARY KEY, b)
-         c0: INSERT INTO t VALUES (1, 1), (2, 2)
-         check
-         c0: BEGIN
-         c0: CREATE UNIQUE INDEX i ON t(b)
-         c0: INSERT OR REPLACE INTO t VALUES (3, 2)
-         c0: DROP INDEX i
-         c0: COMMIT",
-    );
-}
-
-#[test]
 fn a_row_without_rowid_that_a_new_trigger_of_the_application_hides_is_captured() {
     agree(
         "c0: CREATE TABLE t(k PRIMARY KEY, a UNIQUE ON CONFLICT REPLACE, b AS (length(a)) STORED UNIQUE) WITHOUT ROWID

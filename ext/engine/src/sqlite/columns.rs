@@ -92,11 +92,11 @@ impl Columns<'_> {
     }
 
     /// Decides. `own` looks whether a row that was not written to holds something else than the default of a new column (`None`:
-    /// nobody can tell); `may_be_reset`: whether dropping this column and all behind it, and adding them again, is possible
-    /// at all.
+    /// nobody can tell); `may_be_reset`: whether this column and all behind it can have been dropped and added again, so many of
+    /// which are there already.
     pub fn fate(
         &self,
-        may_be_reset: &mut dyn FnMut(usize) -> bool,
+        may_be_reset: &mut dyn FnMut(usize, usize) -> bool,
         own: &mut dyn FnMut(usize) -> Option<bool>,
     ) -> Fate {
         let Some(kept) = self.kept() else { return Fate::Untold };
@@ -107,7 +107,7 @@ impl Columns<'_> {
         let listed = self.called.iter().all(Option::is_some);
         let mut reset = Vec::new();
         for i in (0..kept.len()).rev() {
-            if !may_be_reset(i) {
+            if !may_be_reset(i, kept.len() - i) {
                 break;
             }
             match own(i) {
@@ -134,7 +134,7 @@ mod tests {
         let (old, new, own) = (names(old), names(new), names(own));
         let called: Vec<_> = names(called).into_iter().map(|name| Some(name).filter(|n| n != "?")).collect();
         let columns = Columns { old: &old, called: &called, new: &new, alike: &|_, _| true };
-        columns.fate(&mut |i| i > 0, &mut |i| Some(own.contains(&new[i])))
+        columns.fate(&mut |i, _| i > 0, &mut |i| Some(own.contains(&new[i])))
     }
 
     fn told(kept: &[usize], reset: &[usize]) -> Fate {

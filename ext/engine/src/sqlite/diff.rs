@@ -166,11 +166,9 @@ impl Table<'_> {
             }
             own(&self.new.name, name, &reset::default_of(self.new, name)?)
         };
-        let last = self.columns_new.len();
-        let mut may_be_reset = |i: usize| {
+        let mut may_be_reset = |i: usize, columns: usize| {
             let column = &self.columns_new[i];
-            let kept = last - i;
-            let enough = i64::try_from(kept).is_ok_and(|n| n.saturating_mul(UNSEEN) <= spare);
+            let enough = i64::try_from(columns).is_ok_and(|n| n.saturating_mul(UNSEEN) <= spare);
             enough && column.key == 0 && !generated(i) && reset::leads_back(self.new, &column.name)
         };
         self.with_columns(|columns| columns.fate(&mut may_be_reset, &mut look))
