@@ -71,7 +71,8 @@ fn a_trigger_may_be_called_like_a_table_whose_column_was_dropped_and_added_as_it
 
 #[test]
 fn histories_that_leave_one_text_and_other_rows_are_told_apart() {
-    let tables = "CREATE TABLE t(id INTEGER PRIMARY KEY, a, b, c); INSERT INTO t VALUES (1, 'a', 'b', 'c'), (2, 'a', 'b', 'c');";
+    let tables =
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, a, b, c); INSERT INTO t VALUES (1, 'a', 'b', 'c'), (2, 'a', 'b', 'c');";
     for history in [
         "ALTER TABLE t DROP COLUMN b; ALTER TABLE t RENAME COLUMN c TO b",
         "ALTER TABLE t DROP COLUMN c",
@@ -101,7 +102,10 @@ fn a_default_is_compared_by_type_and_bytes() {
         let setup = format!("CREATE TABLE t(id INTEGER PRIMARY KEY, b {declared}); INSERT INTO t VALUES (1, {value});");
         let scratch = "CREATE TABLE s(a); DROP TABLE s; CREATE TABLE s(a); DROP TABLE s";
         in_every_order(&setup, &[&format!("BEGIN; ALTER TABLE t RENAME COLUMN b TO c; {scratch}; COMMIT")]);
-        in_every_order(&setup, &[&format!("BEGIN; ALTER TABLE t DROP COLUMN b; ALTER TABLE t ADD COLUMN b {declared}; COMMIT")]);
+        in_every_order(
+            &setup,
+            &[&format!("BEGIN; ALTER TABLE t DROP COLUMN b; ALTER TABLE t ADD COLUMN b {declared}; COMMIT")],
+        );
     }
 }
 
@@ -128,7 +132,10 @@ fn constraints_that_come_and_go_cost_a_few_bytes() {
     let there = by_hand("v, w", "v NOT NULL, w");
     let checked = by_hand("CHECK (id > 0)", "CHECK (id > 0 AND v <> 7)");
     let back = by_hand("v NOT NULL, w", "v, w");
-    cheap(BIG, &[&there, "INSERT INTO big(id, v) VALUES (30000, 1)", &checked, &back, "INSERT INTO big(id) VALUES (30001)"]);
+    cheap(
+        BIG,
+        &[&there, "INSERT INTO big(id, v) VALUES (30000, 1)", &checked, &back, "INSERT INTO big(id) VALUES (30001)"],
+    );
 }
 
 #[test]
@@ -156,7 +163,11 @@ fn alter_table_of_newer_sqlite_reaches_a_replica_on_an_older_one() {
         let answer = Shell::run_with_logos(&older, &script);
         let text = pair.primary.text("SELECT sql FROM sqlite_schema WHERE name = 'big'");
         let rows = pair.primary.text("SELECT count(*) || ' ' || sum(length(v)) FROM big");
-        assert_eq!((answer.out.as_str(), answer.err.as_str()), (format!("1\nok\n{text}\n{rows}").as_str(), ""), "{step}");
+        assert_eq!(
+            (answer.out.as_str(), answer.err.as_str()),
+            (format!("1\nok\n{text}\n{rows}").as_str(), ""),
+            "{step}"
+        );
     }
 }
 
@@ -183,7 +194,8 @@ const VALUES: [&str; 9] = ["NULL", "NULL", "1", "1.0", "5", "'a'", "'A'", "'1'",
 
 impl Random {
     fn new(dice: &mut Dice, n: usize) -> Self {
-        let key = dice.pick(&["INTEGER PRIMARY KEY", "TEXT PRIMARY KEY", "TEXT COLLATE NOCASE NOT NULL PRIMARY KEY", ""]);
+        let key =
+            dice.pick(&["INTEGER PRIMARY KEY", "TEXT PRIMARY KEY", "TEXT COLLATE NOCASE NOT NULL PRIMARY KEY", ""]);
         let count = 1 + dice.below(4) as usize;
         let columns = NAMES[..count].iter().map(|n| (n.to_string(), dice.pick(&DECLARED))).collect();
         Self { name: format!("t{n}"), key, columns }

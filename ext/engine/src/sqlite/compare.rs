@@ -48,7 +48,9 @@ fn within_snapshot(primary: &Connection, replica: &Connection, position: Positio
     for table in &captured {
         let known = here.iter().any(|o| o.kind == "table" && o.name == table.table.name && there.contains(o));
         match table.id.filter(|_| known && table.intact && same_rows(primary, replica, table)) {
-            Some(id) => bases.push(Base { id, name: table.table.name.clone(), intact: true, columns: table.columns.clone() }),
+            Some(id) => {
+                bases.push(Base { id, name: table.table.name.clone(), intact: true, columns: table.columns.clone() })
+            }
             None => differing.push(table.table.name.clone()),
         }
     }

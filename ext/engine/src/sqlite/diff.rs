@@ -76,11 +76,12 @@ pub fn change(old: &[Object], new: &[Object], evidence: &Evidence, own: Own<'_>)
         }
     }
     let plain = drop_and_create(old, new);
-    let found = match plain.remade.iter().any(|name| was_there(old, name) || evidence.same_table.values().any(|n| n == name)) {
-        // A copy that cannot be made (a function or module that only the application has) leaves drop and create.
-        true => alter(old, new, evidence, plans).unwrap_or(plain),
-        false => plain,
-    };
+    let found =
+        match plain.remade.iter().any(|name| was_there(old, name) || evidence.same_table.values().any(|n| n == name)) {
+            // A copy that cannot be made (a function or module that only the application has) leaves drop and create.
+            true => alter(old, new, evidence, plans).unwrap_or(plain),
+            false => plain,
+        };
     resets.retain(|(name, _)| !found.remade.contains(name));
     change.statements = found.statements;
     change.statements.extend(resets.into_iter().map(|(_, sql)| sql));
@@ -124,7 +125,8 @@ struct Table<'a> {
 /// The tables that are the same as before, as far as their columns can be read.
 fn tables<'a>(old: &'a [Object], new: &'a [Object], evidence: &Evidence) -> Vec<Table<'a>> {
     let of = |(from, to): (&String, &String)| {
-        let find = |of: &'a [Object], name: &str| of.iter().find(|o| o.kind == "table" && !o.is_virtual() && o.name == name);
+        let find =
+            |of: &'a [Object], name: &str| of.iter().find(|o| o.kind == "table" && !o.is_virtual() && o.name == name);
         let (old, new) = (find(old, from)?, find(new, to)?);
         let read = |object: &Object| columns_of(&Copy::of(std::slice::from_ref(object)).ok()?.conn, &object.name).ok();
         let names = |columns: &[Column]| columns.iter().map(|c| c.name.clone()).collect::<Vec<_>>();
@@ -394,7 +396,8 @@ pub fn restate(conn: &Connection, table: &str, sql: &str) -> rusqlite::Result<()
         set(false)?;
     }
     conn.execute_batch("PRAGMA writable_schema = ON")?;
-    let written = conn.execute("UPDATE main.sqlite_schema SET sql = ?2 WHERE type = 'table' AND name = ?1", [table, sql]);
+    let written =
+        conn.execute("UPDATE main.sqlite_schema SET sql = ?2 WHERE type = 'table' AND name = ?1", [table, sql]);
     let counted = conn.pragma_update(None, "schema_version", cookie + 1);
     conn.execute_batch("PRAGMA writable_schema = RESET")?;
     if defensive {

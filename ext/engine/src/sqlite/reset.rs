@@ -29,8 +29,7 @@ pub fn default_of(object: &Object, column: &str) -> Option<String> {
     );
     conn.execute_batch(&add).ok()?;
     let ask = format!("SELECT typeof({0}), quote({0}) FROM _logos_d", quote(column));
-    let (kind, literal): (String, String) =
-        conn.query_row(&ask, [], |row| Ok((row.get(0)?, row.get(1)?))).ok()?;
+    let (kind, literal): (String, String) = conn.query_row(&ask, [], |row| Ok((row.get(0)?, row.get(1)?))).ok()?;
     let again = conn.query_row(
         &format!("SELECT typeof({literal}) = ?1 AND {literal} IS {} COLLATE BINARY FROM _logos_d", quote(column)),
         [kind],
@@ -102,7 +101,8 @@ pub fn has_value_of_its_own(
 ) -> rusqlite::Result<bool> {
     let (name, condition) = (quote(&table.name), other_than(&table.name, column, literal));
     let Some(logged) = logged else {
-        return conn.query_row(&format!("SELECT EXISTS (SELECT 1 FROM {name} WHERE {condition})"), [], |row| row.get(0));
+        return conn
+            .query_row(&format!("SELECT EXISTS (SELECT 1 FROM {name} WHERE {condition})"), [], |row| row.get(0));
     };
     let operator = if table.key_is_rowid { "=" } else { "IS" };
     let on = table.key.iter().enumerate().map(|(i, k)| format!("{name}.{} {operator} _logos_l.k{i}", quote(k)));

@@ -552,7 +552,8 @@ fn logged_keys(table: &schema::Table, id: i64, after: i64, to: i64) -> String {
     if table.key_is_rowid {
         return format!("SELECT DISTINCT {keys} FROM ({log})");
     }
-    let names = table.key.iter().enumerate().map(|(i, k)| format!("{} AS k{i}", quote(k))).collect::<Vec<_>>().join(", ");
+    let names =
+        table.key.iter().enumerate().map(|(i, k)| format!("{} AS k{i}", quote(k))).collect::<Vec<_>>().join(", ");
     format!("SELECT DISTINCT {keys} FROM (SELECT {names} FROM {} WHERE 0 UNION ALL {log})", quote(&table.name))
 }
 

@@ -192,7 +192,11 @@ pub fn layout(sql: &str) -> Option<Layout> {
     Some(Layout {
         options: all[close + 1..].iter().map(|t| t.text.to_ascii_lowercase()).collect(),
         autoincrement: mentions(sql, "autoincrement"),
-        generated: column_definitions(sql)?.iter().filter(|d| !d.is_constraint()).map(Definition::generated_as).collect(),
+        generated: column_definitions(sql)?
+            .iter()
+            .filter(|d| !d.is_constraint())
+            .map(Definition::generated_as)
+            .collect(),
     })
 }
 

@@ -57,7 +57,8 @@ const TABLES: &str = "
     CREATE INDEX entry_seq ON entry(seq);";
 
 /// From format 1 to 2.
-const UPGRADE: &str = "BEGIN IMMEDIATE; ALTER TABLE base ADD COLUMN columns TEXT DEFAULT '[]'; PRAGMA user_version = 2; COMMIT";
+const UPGRADE: &str =
+    "BEGIN IMMEDIATE; ALTER TABLE base ADD COLUMN columns TEXT DEFAULT '[]'; PRAGMA user_version = 2; COMMIT";
 
 /// Endings of the sidecar and of what SQLite keeps beside it.
 const FILES: [&str; 4] = ["", "-wal", "-shm", "-journal"];
