@@ -104,7 +104,7 @@ proc differences {path url} {
         logos_primary timeout 10000
         logos_primary eval {SELECT logos_publish($url)}
         logos_primary eval {SELECT logos_flush(20)}
-        lassign [logos_primary eval {SELECT state, error, warnings FROM logos_status WHERE role = 'publisher'}] state error warnings
+        lassign [logos_primary eval {SELECT state, error, warnings FROM logos_status WHERE role = 'primary'}] state error warnings
         logos_copy eval {SELECT count(*) FROM attach_replica($url)}
         set found [unlike [contents logos_primary] [contents logos_copy]]
         if {$found ne ""} { append found " -- $state $error $warnings" }
