@@ -89,9 +89,7 @@ proc settle {} {
 # A deleted database takes its sidecar and its channel with it.
 proc forget {path} {
     set path [file normalize $path]
-    unset -nocomplain ::refused($path)
-    if {![info exists ::channels($path)]} return
-    unset ::channels($path)
+    unset -nocomplain ::refused($path) ::channels($path)
     if {$::mode eq "published"} { ::tcl::file::delete -force {*}[glob -nocomplain $path-logos*] }
 }
 
@@ -104,36 +102,36 @@ proc differences {path url} {
         logos_primary timeout 10000
         logos_primary eval {SELECT logos_publish($url)}
         logos_primary eval {SELECT logos_flush(20)}
-        lassign [logos_primary eval {SELECT state, error, warnings FROM logos_status WHERE role = 'primary'}] state error warnings
         logos_copy eval {SELECT count(*) FROM attach_replica($url)}
-        set found [unlike [contents logos_primary] [contents logos_copy]]
-        if {$found ne ""} { append found " -- $state $error $warnings" }
-        return $found
+        set said [logos_primary eval {SELECT state, error, warnings FROM logos_status WHERE channel = $url}]
+        return [unlike [contents logos_primary] [contents logos_copy] $said]
     } finally {
         logos_copy close
         logos_primary close
     }
 }
 
-proc unlike {primary replica} {
+# What is not equal; a table that the status names as left out is only named.
+proc unlike {primary replica said} {
     set found {}
-    foreach {what text} $primary {
-        if {![dict exists $replica $what]} {
-            lappend found "$what is not on the replica"
-        } elseif {[dict get $replica $what] ne $text} {
-            lappend found "$what: [string range $text 0 300] / [string range [dict get $replica $what] 0 300]"
+    foreach what [lsort -unique [concat [dict keys $primary] [dict keys $replica]]] {
+        set here [expr {[dict exists $primary $what] ? [dict get $primary $what] : "nothing"}]
+        set there [expr {[dict exists $replica $what] ? [dict get $replica $what] : "nothing"}]
+        if {$here eq $there} continue
+        if {[string match "*\"[lindex $what 1]\"*" $said]} {
+            set left([lindex $what 1]) 1
+        } else {
+            lappend found "$what: [string range $here 0 300] / [string range $there 0 300]"
         }
     }
-    foreach what [dict keys $replica] {
-        if {![dict exists $primary $what]} { lappend found "$what is on the replica only" }
-    }
-    join $found "; "
+    if {$found ne ""} { return "[join $found {; }] -- $said" }
+    if {[array exists left]} { return "left out by name: [lsort [array names left]] -- $said" }
 }
 
 # What a reader sees: objects by their text, rows of each table in any order, the file's settings.
 proc contents {db} {
     set seen {}
-    foreach pragma {encoding user_version application_id} { dict set seen $pragma [$db one "PRAGMA $pragma"] }
+    foreach pragma {user_version application_id} { dict set seen $pragma [$db one "PRAGMA $pragma"] }
     # Not compared as objects: what modules make themselves, statistics of ANALYZE (which stay local), and sqlite_sequence, which
     # a file keeps, empty, after its last AUTOINCREMENT table was dropped.
     $db eval {SELECT type, name, sql FROM sqlite_master
@@ -145,7 +143,7 @@ proc contents {db} {
     $db eval {SELECT name FROM pragma_table_list WHERE schema = 'main' AND type IN ('table', 'virtual')
         AND name <> 'sqlite_schema' AND name NOT LIKE 'sqlite\_stat_' ESCAPE '\' AND name NOT LIKE '\_logos\_%' ESCAPE '\'} {
         set rows [rows $db $name]
-        if {$name ne "sqlite_sequence" || $rows ne "none"} { dict set seen "rows of $name" $rows }
+        if {$name ne "sqlite_sequence" || ![string match "0 rows*" $rows]} { dict set seen "rows of $name" $rows }
     }
     return $seen
 }
@@ -156,12 +154,13 @@ proc rows {db table} {
     # Not the hidden columns of a virtual table, which are not content.
     $db eval {SELECT name FROM pragma_table_xinfo($table) WHERE hidden <> 1} {
         set column $quoted.\"[string map {\" \"\"} $name]\"
-        lappend columns "CASE typeof($column) WHEN 'text' THEN 't' || hex($column) WHEN 'blob' THEN 'b' || hex($column) ELSE quote($column) END"
+        lappend columns "typeof($column), CASE typeof($column) WHEN 'blob' THEN hex($column) WHEN 'text' THEN $column ELSE quote($column) END"
     }
-    if {[catch {$db eval "SELECT [join $columns {, }] FROM $quoted NOT INDEXED" row {
-        lappend found [join [lmap name $row(*) {set row($name)}] ,]
-    }} error]} { return "error: $error" }
-    if {![info exists found]} { return "none" }
-    set found [lsort $found]
-    return "[llength $found] rows, [zlib crc32 $found]: $found"
+    set found {}
+    if {[catch {
+        set cells [$db eval "SELECT [join $columns {, }] FROM $quoted NOT INDEXED"]
+    } error]} { return "error: $error" }
+    set width [expr {2 * [llength $columns]}]
+    for {set i 0} {$i < [llength $cells]} {incr i $width} { lappend found [lrange $cells $i [expr {$i + $width - 1}]] }
+    return "[llength $found] rows, [zlib crc32 [encoding convertto utf-8 [lsort $found]]]: [string range [lsort $found] 0 300]"
 }
