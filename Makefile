@@ -20,7 +20,7 @@ HOSTED := $(TESTS) -p harness -p differential
 DEVNODE := --manifest-path tests/devnode/Cargo.toml --locked
 NODE_TESTS := --manifest-path tests/node/Cargo.toml --locked
 
-.PHONY: differential help setup build build-sim demo demo-logos devnode test test-bundled test-system test-node test-crates test-tools lint bench-quick clean
+.PHONY: differential help setup build build-sim demo demo-logos devnode test test-bundled test-system test-node test-crates test-tools test-sqlite test-hosts lint bench-quick clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -63,6 +63,12 @@ test-node: build ## the development node's own tests, and the extension on it
 
 test-tools: build ## migrations by Django, Alembic and Rails themselves; installs them
 	@bash tests/tools/run.sh
+
+test-sqlite: build ## SQLite's own tests on published databases (SCRIPTS="alter* fts3*"); fetches them
+	@bash tests/sqlite/run.sh $(SCRIPTS)
+
+test-hosts: build ## applications in better-sqlite3, node:sqlite, apsw, pysqlite3, Django, Alembic (HOSTS="apsw"); installs them
+	@bash tests/hosts/run.sh
 
 lint: setup ## formatting, clippy without warnings, the style rules
 	@cargo fmt --all --check && cargo fmt --all --check --manifest-path tests/Cargo.toml

@@ -120,7 +120,8 @@ backup = connect("backup.db")
 if driver == "apsw":
     with backup.backup("main", db, "main") as copying:
         copying.step()
-    say("hooks", (ended.count("commit") > 3, ended.count("rollback")))
+    # SQLite calls a rollback hook too when a statement meets a schema that another connection has changed.
+    say("hooks", (ended.count("commit") > 3, ended.count("rollback") > 3))
     db.set_commit_hook(None)
 else:
     db.backup(backup)

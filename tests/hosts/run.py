@@ -172,9 +172,9 @@ HOSTS = {
     "node:sqlite": notes(NEWER_NODE, "--no-warnings", str(HERE / "notes.js"), "node:sqlite"),
     "apsw": notes(PYTHON, str(HERE / "notes.py"), "apsw"),
     "pysqlite3": notes(PYTHON, str(HERE / "notes.py"), "pysqlite3"),
-    "Python's sqlite3": notes(sys.executable, str(HERE / "notes.py"), "sqlite3"),
-    "Django, two workers": django,
-    "Alembic autogenerate": alembic,
+    "sqlite3": notes(sys.executable, str(HERE / "notes.py"), "sqlite3"),
+    "django": django,
+    "alembic": alembic,
 }
 
 
@@ -190,7 +190,7 @@ def main():
             except Wrong as wrong:
                 result = f"FAILED: {wrong}"
                 failed += 1
-        print(f"{name:22} {time.monotonic() - begun:5.1f} s  {result}", flush=True)
+        print(f"{name:14} {time.monotonic() - begun:5.1f} s  {result}", flush=True)
     sys.exit(1 if failed else 0)
 
 

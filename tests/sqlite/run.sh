@@ -44,4 +44,4 @@ if [ -z "${SQLITE_TESTS:-}" ]; then
     SQLITE_TESTS=$kept
 fi
 [ -e "$SQLITE_TESTS/test/select1.test" ] || say_what_to_do "There are no SQLite tests in $SQLITE_TESTS."
-exec python3 tests/sqlite/run.py "$SQLITE_TESTS/test" "${LOGOS_EXT:-$PWD/build/logos}" $*
+exec python3 tests/sqlite/run.py "$SQLITE_TESTS/test" "${LOGOS_EXT:-$PWD/build/logos}" "$@"
