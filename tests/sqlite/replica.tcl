@@ -6,6 +6,9 @@
 # Nothing of this may raise an error in the script.
 
 rename sqlite3 real_sqlite3
+# A script may make a command of this name its own.
+rename glob real_glob
+proc glob {args} { uplevel 1 [list real_glob {*}$args] }
 set pending {}
 set replicas 0
 array set depth {}
@@ -90,13 +93,13 @@ proc settle {} {
 proc forget {path} {
     set path [file normalize $path]
     unset -nocomplain ::refused($path) ::channels($path)
-    if {$::mode eq "published"} { ::tcl::file::delete -force {*}[glob -nocomplain $path-logos*] }
+    if {$::mode eq "published"} { ::tcl::file::delete -force {*}[real_glob -nocomplain $path-logos*] }
 }
 
 proc differences {path url} {
     real_sqlite3 logos_primary $path -create 0
     set copy $::home/copy
-    ::tcl::file::delete -force {*}[glob -nocomplain $copy*]
+    ::tcl::file::delete -force {*}[real_glob -nocomplain $copy*]
     real_sqlite3 logos_copy $copy
     try {
         logos_primary timeout 10000

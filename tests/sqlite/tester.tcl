@@ -253,7 +253,7 @@ proc reset_db {} {
     set ::DB db
     if {[info exists ::SETUP_SQL]} { db eval $::SETUP_SQL }
 }
-proc own_files {pattern} { lsearch -all -inline -not -glob [glob -nocomplain $pattern] *-logos* }
+proc own_files {pattern} { lsearch -all -inline -not -glob [real_glob -nocomplain $pattern] *-logos* }
 proc db_save {} {
     forcedelete {*}[own_files sv_test.db*]
     foreach path [own_files test.db*] { forcecopy $path sv_$path }

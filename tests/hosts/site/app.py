@@ -76,13 +76,9 @@ def write(request, name):
     return HttpResponse(f"{os.getpid()}")
 
 
-def flush(request):
-    publish()
-    if extension:
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT logos_flush(20)")
+def users(request):
     return HttpResponse(f"{User.objects.count()}")
 
 
-urlpatterns = [path("think/<seconds>", think), path("write/<name>", write), path("flush", flush)]
+urlpatterns = [path("think/<seconds>", think), path("write/<name>", write), path("users", users)]
 application = get_wsgi_application()
