@@ -140,6 +140,8 @@ fn write_schema(pair: &Pair, change: &str) {
     pair.run(&format!(
         "PRAGMA writable_schema = ON; UPDATE sqlite_schema SET {change}; PRAGMA writable_schema = RESET"
     ));
+    // Nobody would look at the schema again otherwise.
+    pair.run("CREATE TABLE look(a); DROP TABLE look");
 }
 
 #[test]
@@ -163,4 +165,69 @@ fn a_text_that_sqlite_would_have_written_otherwise_arrives_as_it_is() {
     assert_equal(&pair.primary, &follow(&pair));
     pair.run("INSERT INTO s VALUES (2, 3)");
     assert_equal(&pair.primary, &follow(&pair));
+}
+
+/// The warnings of the publisher, and the names of what a replica made from the channel has.
+fn published(pair: &Pair) -> (String, Vec<String>) {
+    let replica = follow(pair);
+    let names = "SELECT name FROM sqlite_schema WHERE name NOT LIKE '\\_logos%' ESCAPE '\\' AND name NOT LIKE 'sqlite%' ORDER BY name";
+    (status_of(&pair.primary, &pair.primary_path()).unwrap().warnings, replica.texts(names))
+}
+
+const LATIN: &str = "sql = substr(sql, 1, instr(sql, '~') - 1) || CAST(x'e9' AS TEXT) || substr(sql, instr(sql, '~') + 1)";
+
+#[test]
+fn a_schema_text_that_is_not_utf8_leaves_its_object_out_until_it_is() {
+    let pair = taught("CREATE TABLE t(a /* ~ */, b); CREATE INDEX ti ON t(b); INSERT INTO t VALUES (1, 2)");
+    pair.run("CREATE VIEW v AS SELECT '~'; CREATE INDEX i ON other(v /* ~ */)");
+    pair.run("CREATE TRIGGER g AFTER INSERT ON other BEGIN SELECT '~'; END; CREATE INDEX whole ON other(id, v)");
+    assert_eq!(published(&pair).1, ["g", "i", "other", "t", "ti", "v", "whole"]);
+    pair.run("CREATE TEMP TABLE saved AS SELECT name, sql FROM sqlite_schema WHERE sql LIKE '%~%'");
+    write_schema(&pair, &format!("{LATIN} WHERE sql LIKE '%~%'"));
+    let (said, names) = published(&pair);
+    assert_eq!(names, ["other", "whole"], "{said}");
+    for object in ["table t", "view v", "index i", "trigger g"] {
+        assert!(said.contains(&format!("{object} is left out: its text in the schema is not UTF-8")), "{said}");
+    }
+    pair.run("INSERT INTO t VALUES (3, 4)");
+    write_schema(&pair, "sql = s.sql FROM temp.saved AS s WHERE s.name = sqlite_schema.name");
+    let replica = follow(&pair);
+    assert_equal(&pair.primary, &replica);
+    assert_eq!(published(&pair).0, "");
+}
+
+#[test]
+fn a_name_that_is_not_utf8_leaves_its_table_out() {
+    let pair = taught("CREATE TABLE bad(a); CREATE TABLE t(bad, b)");
+    write_schema(
+        &pair,
+        "name = CAST(x'626164e9' AS TEXT), tbl_name = CAST(x'626164e9' AS TEXT),
+         sql = CAST('CREATE TABLE \"' || x'626164e9' || '\"(a)' AS TEXT) WHERE name = 'bad'",
+    );
+    write_schema(&pair, "sql = CAST('CREATE TABLE t(\"' || x'e9' || '\", b)' AS TEXT) WHERE name = 't'");
+    let (said, names) = published(&pair);
+    assert_eq!(names, ["other"], "{said}");
+    assert!(said.contains("table t is left out"), "{said}");
+}
+
+#[test]
+fn a_loop_of_generated_columns_stops_nothing() {
+    let pair = taught("CREATE TABLE t(id INTEGER PRIMARY KEY, a, b AS (a)); INSERT INTO t(id) VALUES (1)");
+    write_schema(&pair, "sql = 'CREATE TABLE t(id INTEGER PRIMARY KEY, a AS (b), b AS (a))' WHERE name = 't'");
+    published(&pair);
+    write_schema(&pair, "sql = 'CREATE TABLE t(id INTEGER PRIMARY KEY, a, b AS (a), UNIQUE (b))' WHERE name = 't'");
+    published(&pair);
+}
+
+#[test]
+fn a_virtual_table_whose_own_tables_are_gone_is_left_out_and_comes_back() {
+    let pair = taught("CREATE VIRTUAL TABLE d USING fts5(a); CREATE VIRTUAL TABLE r USING rtree(id, x, y)");
+    pair.run("INSERT INTO d VALUES ('fox'); INSERT INTO r VALUES (1, 2, 3)");
+    assert_eq!(published(&pair).1.first().unwrap(), "d");
+    pair.run("CREATE TABLE saved AS SELECT * FROM d_content; DROP TABLE d_content; DROP TABLE r_rowid");
+    let (said, names) = published(&pair);
+    assert_eq!(names, ["other", "saved"], "{said}");
+    assert!(said.contains("table d is left out") && said.contains("table r is left out"), "{said}");
+    pair.run("CREATE TABLE d_content(id INTEGER PRIMARY KEY, c0); INSERT INTO d_content SELECT * FROM saved");
+    assert_eq!(follow(&pair).texts("SELECT a FROM d WHERE d MATCH 'fox'"), ["fox"]);
 }

@@ -24,6 +24,7 @@ use crate::fork;
 use crate::registry;
 use crate::sqlite::capture::{self, Captured};
 use crate::sqlite::hooks::Doubt;
+use crate::sqlite::omitted::Omitted;
 use crate::sqlite::sidecar::{Message, Published};
 use crate::sqlite::{api, connection, schema, snapshot};
 use crate::threads;
@@ -126,6 +127,8 @@ struct Builder<'p> {
     last_prune: Instant,
     /// Since when a write was put off because nobody could tell whether the application is at rest.
     refused_since: Cell<Option<Instant>>,
+    /// Tables that are left out for now.
+    omitted: Omitted,
     /// Virtual tables that are not replicated.
     left_out: Vec<String>,
     /// Tables of which rows were written past the capture triggers.
@@ -158,6 +161,7 @@ impl<'p> Builder<'p> {
             pruned: 0,
             last_prune: Instant::now(),
             refused_since: Cell::new(None),
+            omitted: Omitted::default(),
             left_out: Vec::new(),
             bypassed: BTreeSet::new(),
         })
@@ -240,7 +244,12 @@ impl<'p> Builder<'p> {
             self.settle_doubts(doubts)?;
         }
         let unenrolled = self.schema_version.is_none();
-        let due = changed || asked || doubted || (unenrolled && self.enrol()?);
+        let again = self.omitted.is_due();
+        if again {
+            self.omitted.try_again();
+            (self.survey, self.schema_version) = (None, None);
+        }
+        let due = again || changed || asked || doubted || (unenrolled && self.enrol()?);
         if !due {
             return self.prune();
         }
@@ -359,7 +368,7 @@ impl<'p> Builder<'p> {
         }
         // What the survey looks at is as old as this, or newer: then the cookie shows it at the next look.
         let at = self.cookie()?;
-        let mut captured = capture::survey(&self.conn, &schema::read(&self.conn)?)?;
+        let mut captured = capture::survey(&self.conn, &mut schema::read(&self.conn)?, &mut self.omitted)?;
         let done = self.enrol_tables(&mut captured, at)?;
         self.left_out = schema::left_out(&self.conn)?;
         self.warn();
@@ -380,12 +389,14 @@ impl<'p> Builder<'p> {
                 return Ok(None);
             }
             let (mut done, mut now) = (0, at);
+            let mut refused = Vec::new();
             let written = self.write(|conn| {
                 let start = Instant::now();
                 // Changed since the survey: then there is nothing to rely on.
                 let same = cookie(conn)? == at;
                 while same && done < open.len().min(ENROL_TABLES) && start.elapsed() < ENROL_TIME {
-                    capture::enrol(conn, open[done])?;
+                    let reason = capture::enrol(conn, open[done])?;
+                    refused.extend(reason.map(|reason| (open[done].table.name.clone(), reason)));
                     done += 1;
                 }
                 now = cookie(conn)?;
@@ -394,6 +405,10 @@ impl<'p> Builder<'p> {
             })?;
             if written && done > 0 {
                 (at, last) = (now, Some(Instant::now()));
+                for (table, reason) in refused {
+                    self.omitted.meet(&table, reason, at);
+                    self.survey = None;
+                }
                 let (enrolled, rest) = open.split_at_mut(done);
                 enrolled.iter_mut().for_each(|c| c.core = true);
                 open = rest;
@@ -423,7 +438,7 @@ impl<'p> Builder<'p> {
     /// Returns whether that could be done now. As with enrolment, the survey is made before the write.
     fn log_doubted(&mut self, doubts: &HashMap<String, Doubt>) -> Result<bool> {
         let at = self.cookie()?;
-        let mut captured = capture::survey(&self.conn, &schema::read(&self.conn)?)?;
+        let mut captured = capture::survey(&self.conn, &mut schema::read(&self.conn)?, &mut self.omitted)?;
         captured.retain(|c| doubts.contains_key(&c.table.name));
         let mut same = false;
         let written = self.write(|conn| {
@@ -452,6 +467,7 @@ impl<'p> Builder<'p> {
     fn warn(&self) {
         let mut warnings: Vec<String> =
             self.left_out.iter().map(|name| format!("virtual table {name} is not replicated")).collect();
+        warnings.extend(self.omitted.warnings());
         if !self.bypassed.is_empty() {
             warnings.push(format!(
                 "rows of {} were written past the capture triggers and were logged by hand: a trigger of the application \
@@ -466,7 +482,7 @@ impl<'p> Builder<'p> {
     fn step(&mut self) -> Result<()> {
         let start = Instant::now();
         self.conn.execute_batch("BEGIN").doing(|| format!("reading {}", self.publisher.path.display()))?;
-        let built = self.build();
+        let built = self.build_without_omitted();
         if !self.conn.is_autocommit() {
             self.conn.execute_batch("ROLLBACK").doing(|| format!("reading {}", self.publisher.path.display()))?;
         }
@@ -479,12 +495,29 @@ impl<'p> Builder<'p> {
     }
 
     /// Within the read transaction. Returns whether a message was stored.
-    fn build(&mut self) -> Result<bool> {
+    fn build_without_omitted(&mut self) -> Result<bool> {
+        let (start, before) = (Instant::now(), self.omitted.warnings());
+        let stored = loop {
+            if let Some(stored) = self.build()? {
+                break stored;
+            }
+            // A table that cannot be read is left out from now on.
+            self.survey = None;
+        };
+        if self.omitted.warnings() != before {
+            self.omitted.took(start.elapsed());
+            self.warn();
+        }
+        Ok(stored)
+    }
+
+    /// The same; `None`: not without another table.
+    fn build(&mut self) -> Result<Option<bool>> {
         let publisher = self.publisher;
-        let mut plan = snapshot::plan(&self.conn, &self.published, &mut self.survey)?;
+        let mut plan = snapshot::plan(&self.conn, &self.published, &mut self.survey, &mut self.omitted)?;
         self.seen = plan.next.cursor;
         if plan.is_empty() && !plan.moved(&self.published) {
-            return Ok(false);
+            return Ok(Some(false));
         }
         let mut sidecar = publisher.sidecar();
         let mut storing = sidecar.begin()?;
@@ -492,7 +525,7 @@ impl<'p> Builder<'p> {
             self.end_snapshot()?;
             storing.remember(&plan.next)?;
             self.published = plan.next;
-            return Ok(false);
+            return Ok(Some(false));
         }
         let seq = self.published.position.seq + 1;
         let (created, previous) = (now_ms(), self.published.position.digest);
@@ -500,7 +533,13 @@ impl<'p> Builder<'p> {
             fork::pass();
             storing.part(seq, data)
         });
-        let (parts, counts) = snapshot::write(&self.conn, &plan, seq, previous, created, parts)?;
+        let (parts, counts) = match snapshot::write(&self.conn, &plan, seq, previous, created, parts)? {
+            snapshot::Written::All(parts, counts) => (parts, counts),
+            snapshot::Written::Unreadable(table, reason) => {
+                self.omitted.meet(&table, reason, cookie(&self.conn)?);
+                return Ok(None);
+            }
+        };
         let (digest, bytes, parts) = parts.finish().doing(|| format!("storing message {seq}"))?;
         plan.next.position = Position { seq, digest };
         self.end_snapshot()?;
@@ -517,7 +556,7 @@ impl<'p> Builder<'p> {
         })?;
         crate::fault::point("build.stored");
         self.published = plan.next;
-        Ok(true)
+        Ok(Some(true))
     }
 
     /// Ends the read transaction, which kept SQLite from starting its log over, and makes durable what it showed: that was

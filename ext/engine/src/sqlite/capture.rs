@@ -11,6 +11,8 @@
 
 use rusqlite::{Connection, OptionalExtension};
 
+use super::left_out::{concerns_object, reason};
+use super::omitted::Omitted;
 use super::schema::{self, Table};
 use super::triggers::{triggers, Trigger, LOG};
 use super::{canary, columns, quote, sqltext, OURS};
@@ -43,8 +45,8 @@ impl Captured {
     }
 }
 
-/// Looks at every table of the replicated schema.
-pub fn survey(conn: &Connection, objects: &[schema::Object]) -> Result<Vec<Captured>> {
+/// Looks at every table of the replicated schema. What cannot be described is taken out of `objects`, and noted.
+pub fn survey(conn: &Connection, objects: &mut Vec<schema::Object>, omitted: &mut Omitted) -> Result<Vec<Captured>> {
     let doing = || "looking at the capture triggers".to_string();
     let mut statement = conn
         .prepare(
@@ -52,12 +54,30 @@ pub fn survey(conn: &Connection, objects: &[schema::Object]) -> Result<Vec<Captu
         )
         .doing(doing)?;
     let rows = statement
-        .query_map([], |row| Ok(Present { age: row.get(0)?, name: row.get(1)?, table: row.get(2)?, sql: row.get(3)? }));
+        .query_map([], |row| {
+        // Theirs need not be UTF-8.
+        let text = |i| row.get_ref(i).and_then(|v| Ok(String::from_utf8_lossy(v.as_bytes()?).into_owned()));
+        Ok(Present { age: row.get(0)?, name: text(1)?, table: text(2)?, sql: text(3)? })
+    });
     let present: Vec<Present> = rows.and_then(Iterator::collect).doing(doing)?;
     let parents = schema::parents(conn).doing(doing)?;
+    omitted.begin(schema::cookie(conn).doing(doing)?);
+    for (kind, name) in schema::not_utf8(conn)? {
+        omitted.find(&kind, &name, "its text in the schema is not UTF-8".into());
+    }
     let mut all = Vec::new();
     for object in objects.iter().filter(|o| o.kind == "table") {
-        let Some(mut table) = schema::table(conn, object)? else { continue };
+        if omitted.covers(object) {
+            continue;
+        }
+        let table = match schema::try_table(conn, object) {
+            Err(e) if concerns_object(&e) => {
+                omitted.find(&object.kind, &object.name, reason(&e));
+                continue;
+            }
+            other => other.doing(|| format!("reading the columns and indexes of table {}", quote(&object.name)))?,
+        };
+        let Some(mut table) = table else { continue };
         if table.is_virtual {
             // Known by its stamp (`virtuals`), not by triggers.
             all.push(Captured { table, id: None, replaces: None, core: true, intact: true, columns: Vec::new() });
@@ -92,6 +112,7 @@ pub fn survey(conn: &Connection, objects: &[schema::Object]) -> Result<Vec<Captu
         }
         all.push(Captured { table, id, replaces, core, intact, columns });
     }
+    objects.retain(|object| !omitted.covers(object));
     Ok(all)
 }
 
@@ -140,12 +161,22 @@ pub fn set_up(conn: &Connection) -> Result<()> {
 
 /// Puts one table under capture, or mends its capture. The caller has an open write transaction, in which the table is still
 /// as it was when `survey` looked.
-pub fn enrol(conn: &Connection, captured: &Captured) -> Result<()> {
+/// Returns the reason if it cannot be done with this table.
+pub fn enrol(conn: &Connection, captured: &Captured) -> Result<Option<String>> {
+    let doing = || format!("setting up capture of table {}", quote(&captured.table.name));
+    conn.execute_batch("SAVEPOINT _logos_enrol").doing(doing)?;
     let enrolled = match captured.id {
         Some(id) if captured.intact => list_columns(conn, captured, id),
         _ => enrol_table(conn, captured),
     };
-    enrolled.doing(|| format!("setting up capture of table {}", quote(&captured.table.name)))
+    let why = enrolled.as_ref().err().filter(|e| concerns_object(e)).map(reason);
+    if why.is_some() {
+        conn.execute_batch("ROLLBACK TO _logos_enrol").doing(doing)?;
+    } else {
+        enrolled.doing(doing)?;
+    }
+    conn.execute_batch("RELEASE _logos_enrol").doing(doing)?;
+    Ok(why)
 }
 
 /// Puts everything under capture that is not, and sets a milestone. The caller has an open write transaction. Returns how far
@@ -155,8 +186,10 @@ pub fn enrol_all(conn: &Connection) -> Result<i64> {
     let before = cookie()?;
     set_up(conn)?;
     milestone(conn).doing(|| "setting up capture".into())?;
-    let objects = schema::read(conn)?;
-    survey(conn, &objects)?.iter().filter(|c| !c.is_enrolled()).try_for_each(|captured| enrol(conn, captured))?;
+    let mut objects = schema::read(conn)?;
+    let captured = survey(conn, &mut objects, &mut Omitted::default())?;
+    // Where it cannot be done, the builder finds that out too, and says so.
+    captured.iter().filter(|c| !c.is_enrolled()).try_for_each(|captured| enrol(conn, captured).map(drop))?;
     Ok(cookie()? - before)
 }
 
@@ -204,8 +237,8 @@ fn widen(conn: &Connection, width: usize) -> rusqlite::Result<()> {
 
 /// Logs one key by hand. Runs on any connection, in whatever transaction it has.
 pub fn touch(conn: &Connection, table: &str, key: &[rusqlite::types::Value]) -> Result<()> {
-    let objects = schema::read(conn)?;
-    let captured = survey(conn, &objects)?;
+    let mut objects = schema::read(conn)?;
+    let captured = survey(conn, &mut objects, &mut Omitted::default())?;
     let Some(captured) = captured.iter().find(|c| c.table.name.eq_ignore_ascii_case(table)) else {
         return Err(Error::fix(
             format!("there is no replicated table {}", quote(table)),

@@ -10,6 +10,7 @@ use rusqlite::Connection;
 
 use super::canary;
 use super::capture::{self, Captured};
+use super::omitted::Omitted;
 use super::sidecar::{Base, Published};
 use super::{left_out, quote, schema, snapshot, virtuals};
 use crate::error::{Doing, Result};
@@ -36,8 +37,8 @@ pub fn compare(primary: &Connection, replica: &Connection, position: Position) -
 
 fn within_snapshot(primary: &Connection, replica: &Connection, position: Position) -> Result<Compared> {
     let doing = || "comparing the database with the channel".to_string();
-    let (here, there) = (schema::read(primary)?, left_out::schema(replica)?);
-    let captured = capture::survey(primary, &here)?;
+    let (mut here, there) = (schema::read(primary)?, left_out::schema(replica)?);
+    let captured = capture::survey(primary, &mut here, &mut Omitted::default())?;
     let pragma = |name: &str| replica.pragma_query_value(None, name, |row| row.get(0)).doing(doing);
     let settings = logos_log::payload::Settings {
         user_version: pragma("user_version")?,

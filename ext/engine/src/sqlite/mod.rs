@@ -15,6 +15,7 @@ pub mod guard;
 pub mod hooks;
 pub mod hosthooks;
 pub mod left_out;
+pub mod omitted;
 pub mod reset;
 pub mod role;
 pub mod schema;

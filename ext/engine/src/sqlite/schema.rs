@@ -12,8 +12,11 @@ use logos_log::ids::Digest;
 use rusqlite::{Connection, OptionalExtension};
 
 use super::virtuals::{self, Way};
-use super::{quote, sqltext, OURS};
+use super::{quote, sqltext};
 use crate::error::{Doing, Result};
+
+/// Objects that are the application's.
+const THEIRS: &str = "sql IS NOT NULL AND name NOT GLOB 'sqlite_*' AND lower(name) NOT GLOB '_logos_*' AND lower(tbl_name) NOT GLOB '_logos_*'";
 
 /// One row of sqlite_schema.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -55,19 +58,39 @@ pub fn left_out(conn: &Connection) -> Result<Vec<String>> {
     Ok(split(conn)?.1)
 }
 
+/// A row of sqlite_schema; where a text in it is not UTF-8, kind and name as far as they can be read.
+fn object(row: &rusqlite::Row<'_>) -> rusqlite::Result<std::result::Result<Object, (String, String)>> {
+    let bytes = |i| -> rusqlite::Result<&[u8]> { row.get_ref(i)?.as_bytes().map_err(Into::into) };
+    let lossy = |i| bytes(i).map(|b| String::from_utf8_lossy(b).into_owned());
+    let all = [bytes(0)?, bytes(1)?, bytes(2)?, bytes(3)?].map(std::str::from_utf8);
+    Ok(match all {
+        [Ok(kind), Ok(name), Ok(table), Ok(sql)] => {
+            Ok(Object { kind: kind.into(), name: name.into(), table: table.into(), sql: sql.into() })
+        }
+        _ => Err((lossy(0)?, lossy(1)?)),
+    })
+}
+
+/// Kind and name of each object whose text is not UTF-8: no other program would be told what it means.
+pub fn not_utf8(conn: &Connection) -> Result<Vec<(String, String)>> {
+    let doing = || "reading the schema".to_string();
+    let mut statement = conn
+        .prepare(&format!("SELECT type, name, tbl_name, sql FROM sqlite_schema WHERE {THEIRS} ORDER BY rowid"))
+        .doing(doing)?;
+    let rows = statement.query_map([], |row| object(row).map(std::result::Result::err)).doing(doing)?;
+    rows.filter_map(rusqlite::Result::transpose).collect::<rusqlite::Result<Vec<_>>>().doing(doing)
+}
+
 /// What is replicated, and the names of the virtual tables that are not.
 fn split(conn: &Connection) -> Result<(Vec<Object>, Vec<String>)> {
     let doing = || "reading the schema".to_string();
     let mut statement = conn
         .prepare(&format!(
-            "SELECT type, name, tbl_name, sql FROM sqlite_schema WHERE sql IS NOT NULL \
-             AND name NOT GLOB 'sqlite_*' AND lower(name) NOT GLOB '{OURS}*' AND lower(tbl_name) NOT GLOB '{OURS}*' ORDER BY rowid"
+            "SELECT type, name, tbl_name, sql FROM sqlite_schema WHERE {THEIRS} ORDER BY rowid"
         ))
         .doing(doing)?;
-    let rows = statement
-        .query_map([], |row| Ok(Object { kind: row.get(0)?, name: row.get(1)?, table: row.get(2)?, sql: row.get(3)? }))
-        .doing(doing)?;
-    let all = rows.collect::<rusqlite::Result<Vec<_>>>().doing(doing)?;
+    let rows = statement.query_map([], |row| object(row).map(std::result::Result::ok)).doing(doing)?;
+    let all = rows.filter_map(rusqlite::Result::transpose).collect::<rusqlite::Result<Vec<_>>>().doing(doing)?;
     let virtuals: Vec<&Object> = all.iter().filter(|o| o.is_virtual()).collect();
     let left_out: Vec<String> =
         virtuals.iter().filter(|o| !is_replicated(conn, o, &all)).map(|o| o.name.clone()).collect();
@@ -202,7 +225,8 @@ pub fn parents(conn: &Connection) -> rusqlite::Result<HashSet<String>> {
         "SELECT DISTINCT lower(f.\"table\") FROM main.sqlite_schema AS s, pragma_foreign_key_list(s.name, 'main') AS f \
          WHERE s.type = 'table'",
     )?;
-    let names = statement.query_map([], |row| row.get(0))?;
+    // A name may be no UTF-8.
+    let names = statement.query_map([], |row| Ok(String::from_utf8_lossy(row.get_ref(0)?.as_bytes()?).into_owned()))?;
     names.collect()
 }
 
@@ -281,15 +305,19 @@ fn index_terms(conn: &Connection, name: &str) -> rusqlite::Result<Vec<(i64, Opti
 
 /// Describes one table of the main database; `None` for an index over another table, which has no rows of its own.
 pub fn table(conn: &Connection, object: &Object) -> Result<Option<Table>> {
+    try_table(conn, object).doing(|| format!("reading the columns and indexes of table {}", quote(&object.name)))
+}
+
+/// The same with SQLite's own error.
+pub(super) fn try_table(conn: &Connection, object: &Object) -> rusqlite::Result<Option<Table>> {
     let name = &object.name;
-    let doing = || format!("reading the columns and indexes of table {}", quote(name));
     if !object.is_virtual() {
-        return describe(conn, object).doing(doing).map(Some);
+        return describe(conn, object).map(Some);
     }
     match virtuals::way(object) {
         Way::Rows { stamp } => {
             let module = object.module().unwrap_or_default();
-            virtuals::describe(conn, name, &module, &stamp).doing(doing).map(Some)
+            virtuals::describe(conn, name, &module, &stamp).map(Some)
         }
         Way::Index(_) | Way::LeftOut => Ok(None),
     }

@@ -18,6 +18,8 @@ use rusqlite::limits::Limit;
 use rusqlite::{Connection, Row, Statement};
 
 use super::capture::{self, Captured};
+use super::left_out::{concerns_object, reason};
+use super::omitted::Omitted;
 use super::section::{bind, param};
 use super::sidecar::{Base, Published};
 use super::{canary, columns, diff, quote, reset, schema, virtuals};
@@ -126,22 +128,28 @@ pub struct Survey {
 }
 
 impl Survey {
-    fn of(conn: &Connection, cookie: i64) -> Result<Self> {
-        let objects = schema::read(conn)?;
-        let captured = capture::survey(conn, &objects)?;
+    fn of(conn: &Connection, cookie: i64, omitted: &mut Omitted) -> Result<Self> {
+        let mut objects = schema::read(conn)?;
+        let captured = capture::survey(conn, &mut objects, omitted)?;
         Ok(Self { cookie, objects, captured })
     }
 }
 
 /// Decides what the next message says. `conn` is in the read transaction of the snapshot; `survey` is what the last call left.
-pub fn plan(conn: &Connection, before: &Published, survey: &mut Option<Survey>) -> Result<Plan> {
+/// `omitted`: what is left out, which grows by what turns out not to be readable.
+pub fn plan(
+    conn: &Connection,
+    before: &Published,
+    survey: &mut Option<Survey>,
+    omitted: &mut Omitted,
+) -> Result<Plan> {
     let doing = || "reading the log of changes".to_string();
     let log = read_log(conn, before.cursor).doing(doing)?;
     check_time(conn, before, &log)?;
     let cookie = schema::cookie(conn).doing(doing)?;
     let survey = match survey.take() {
         Some(same) if same.cookie == cookie => survey.insert(same),
-        _ => survey.insert(Survey::of(conn, cookie)?),
+        _ => survey.insert(Survey::of(conn, cookie, omitted)?),
     };
     let (objects, captured) = (&survey.objects, &survey.captured);
     let mut own = |table: &str, column: &str, literal: &str| {
@@ -164,7 +172,13 @@ pub fn plan(conn: &Connection, before: &Published, survey: &mut Option<Survey>) 
     for captured in captured {
         let remade = change.remade.contains(&captured.table.name);
         if captured.table.is_virtual {
-            let stamp = (captured.table.name.clone(), virtuals::stamp(conn, &captured.table.stamp).doing(doing)?);
+            let stamp = match virtuals::stamp(conn, &captured.table.stamp) {
+                Err(e) if concerns_object(&e) => {
+                    omitted.meet(&captured.table.name, reason(&e), cookie);
+                    return plan(conn, before, &mut None, omitted);
+                }
+                other => (captured.table.name.clone(), other.doing(doing)?),
+            };
             // Made anew with the same text, it may have the same stamp.
             let changed = remade || change.something_unseen || !before.stamps.contains(&stamp);
             tables.extend(changed.then(|| TablePlan::whole(captured)));
@@ -291,6 +305,32 @@ pub(super) fn sequences(conn: &Connection) -> rusqlite::Result<Vec<(String, i64)
     rows.collect()
 }
 
+/// What came of writing a payload.
+pub enum Written<W> {
+    /// All of it.
+    All(W, logos_log::payload::Counts),
+    /// A table cannot be read, for this reason: the message must be planned again without it.
+    Unreadable(String, String),
+}
+
+/// Why the rows of a table could not be written into the payload.
+enum Failure {
+    Reading(rusqlite::Error),
+    Writing(logos_log::error::LogError),
+}
+
+impl From<rusqlite::Error> for Failure {
+    fn from(e: rusqlite::Error) -> Self {
+        Self::Reading(e)
+    }
+}
+
+impl From<logos_log::error::LogError> for Failure {
+    fn from(e: logos_log::error::LogError) -> Self {
+        Self::Writing(e)
+    }
+}
+
 /// Writes the payload of a plan. `conn` is still in the same read transaction.
 pub fn write<W: Write>(
     conn: &Connection,
@@ -299,7 +339,7 @@ pub fn write<W: Write>(
     previous: Digest,
     time_ms: i64,
     out: W,
-) -> Result<(W, logos_log::payload::Counts)> {
+) -> Result<Written<W>> {
     let writing = || format!("writing message {seq}");
     let header = Header {
         kind: Kind::Changes,
@@ -324,15 +364,22 @@ pub fn write<W: Write>(
             key: table.table.key_indices(),
         };
         writer.table(&head).doing(writing)?;
-        match table.extent {
-            Extent::Whole => write_whole(conn, plan.encoding, &table.table, &mut writer)?,
-            Extent::Keys => write_keys(conn, plan, table, &mut writer)?,
+        let written = match table.extent {
+            Extent::Whole => write_whole(conn, plan.encoding, &table.table, &mut writer),
+            Extent::Keys => write_keys(conn, plan, table, &mut writer),
+        };
+        match written {
+            Err(Failure::Reading(e)) if concerns_object(&e) => return Ok(Written::Unreadable(head.name, reason(&e))),
+            Err(Failure::Reading(e)) => Err(e).doing(|| format!("reading table {}", quote(&head.name)))?,
+            Err(Failure::Writing(e)) => Err(e).doing(writing)?,
+            Ok(()) => {}
         }
     }
     if let Some(sequences) = &plan.sequences {
         writer.sequences(sequences).doing(writing)?;
     }
-    writer.finish().doing(writing)
+    let (out, counts) = writer.finish().doing(writing)?;
+    Ok(Written::All(out, counts))
 }
 
 /// How columns are selected so that text comes as the bytes it is stored in. SQLite hands out UTF-8 whatever the
@@ -392,35 +439,30 @@ impl Reading {
     }
 }
 
-fn reading(table: &schema::Table) -> impl Fn() -> String + '_ {
-    || format!("reading table {}", quote(&table.name))
-}
-
 fn write_whole<W: Write>(
     conn: &Connection,
     encoding: Encoding,
     table: &schema::Table,
     writer: &mut PayloadWriter<W>,
-) -> Result<()> {
+) -> std::result::Result<(), Failure> {
     let how = Reading { utf8: encoding == Encoding::Utf8 };
-    let doing = reading(table);
     // NOT INDEXED: in the order of the table itself, which the replica then appends in. It is also the same order in each of the
     // statements that a wide table needs.
     let mut statements = Vec::new();
-    let groups: Vec<&[String]> = table.columns.chunks(how.width(conn).doing(&doing)?).collect();
+    let groups: Vec<&[String]> = table.columns.chunks(how.width(conn)?).collect();
     for group in &groups {
         let sql = format!("SELECT {} FROM {} AS t NOT INDEXED", how.list(group), quote(&table.name));
-        statements.push(conn.prepare(&sql).doing(&doing)?);
+        statements.push(conn.prepare(&sql)?);
     }
     let cursors = statements.iter_mut().map(|statement| statement.query([])).collect::<rusqlite::Result<Vec<_>>>();
-    let mut cursors = cursors.doing(&doing)?;
+    let mut cursors = cursors?;
     loop {
         let mut values = Vec::with_capacity(table.columns.len());
         for (cursor, group) in cursors.iter_mut().zip(&groups) {
-            let Some(row) = cursor.next().doing(&doing)? else { return Ok(()) };
-            values.extend(how.values(row, 0, group.len()).doing(&doing)?);
+            let Some(row) = cursor.next()? else { return Ok(()) };
+            values.extend(how.values(row, 0, group.len())?);
         }
-        writer.row(values.iter().copied()).doing(&doing)?;
+        writer.row(values.iter().copied())?;
     }
 }
 
@@ -430,41 +472,40 @@ fn write_keys<W: Write>(
     plan: &Plan,
     table_plan: &TablePlan,
     writer: &mut PayloadWriter<W>,
-) -> Result<()> {
+) -> std::result::Result<(), Failure> {
     let table = &table_plan.table;
     let how = Reading { utf8: plan.encoding == Encoding::Utf8 };
-    let doing = reading(table);
-    let mut wide = Wide::of(conn, table, plan.encoding).doing(&doing)?;
+    let mut wide = Wide::of(conn, table, plan.encoding)?;
     let selected = wide.as_ref().map_or_else(|| table.columns.clone(), |wide| wide.address.clone());
     let sql = keys_sql(&how, table_plan, &selected);
-    let mut statement = conn.prepare(&sql).doing(&doing)?;
-    let mut rows = statement.query((plan.from, plan.next.cursor)).doing(&doing)?;
+    let mut statement = conn.prepare(&sql)?;
+    let mut rows = statement.query((plan.from, plan.next.cursor))?;
     let width = table.key.len();
     let mut group = Group { key: Vec::new(), rows: Vec::new(), key_columns: table.key_indices() };
-    while let Some(row) = rows.next().doing(&doing)? {
+    while let Some(row) = rows.next()? {
         let mut same = !group.key.is_empty();
         for i in 0..width {
-            same = same && how.get(row, i * how.stride()).doing(&doing)?.same(group.key[i].as_ref());
+            same = same && how.get(row, i * how.stride())?.same(group.key[i].as_ref());
         }
         if !same {
-            group.flush(writer).doing(&doing)?;
+            group.flush(writer)?;
             for i in 0..width {
-                group.key.push(how.get(row, i * how.stride()).doing(&doing)?.to_owned());
+                group.key.push(how.get(row, i * how.stride())?.to_owned());
             }
         }
-        let present: bool = row.get(width * how.stride()).doing(&doing)?;
+        let present: bool = row.get(width * how.stride())?;
         if present {
             // One column, the witness, lies between key and row.
             let values =
                 (0..selected.len()).map(|i| how.get(row, (width + i) * how.stride() + 1).map(ValueRef::to_owned));
-            let values = values.collect::<rusqlite::Result<Vec<_>>>().doing(&doing)?;
+            let values = values.collect::<rusqlite::Result<Vec<_>>>()?;
             group.rows.push(match &mut wide {
                 None => values,
-                Some(wide) => wide.row(&values).doing(&doing)?,
+                Some(wide) => wide.row(&values)?,
             });
         }
     }
-    group.flush(writer).doing(&doing)
+    Ok(group.flush(writer)?)
 }
 
 /// A table with too many columns for one SELECT: its rows are looked up once more for each group of columns.
