@@ -174,7 +174,8 @@ fn published(pair: &Pair) -> (String, Vec<String>) {
     (status_of(&pair.primary, &pair.primary_path()).unwrap().warnings, replica.texts(names))
 }
 
-const LATIN: &str = "sql = substr(sql, 1, instr(sql, '~') - 1) || CAST(x'e9' AS TEXT) || substr(sql, instr(sql, '~') + 1)";
+const LATIN: &str =
+    "sql = substr(sql, 1, instr(sql, '~') - 1) || CAST(x'e9' AS TEXT) || substr(sql, instr(sql, '~') + 1)";
 
 #[test]
 fn a_schema_text_that_is_not_utf8_leaves_its_object_out_until_it_is() {

@@ -53,8 +53,7 @@ pub fn survey(conn: &Connection, objects: &mut Vec<schema::Object>, omitted: &mu
             "SELECT rowid, name, lower(tbl_name), sql FROM sqlite_schema WHERE type = 'trigger' AND sql IS NOT NULL",
         )
         .doing(doing)?;
-    let rows = statement
-        .query_map([], |row| {
+    let rows = statement.query_map([], |row| {
         // Theirs need not be UTF-8.
         let text = |i| row.get_ref(i).and_then(|v| Ok(String::from_utf8_lossy(v.as_bytes()?).into_owned()));
         Ok(Present { age: row.get(0)?, name: text(1)?, table: text(2)?, sql: text(3)? })

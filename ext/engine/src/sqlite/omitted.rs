@@ -63,7 +63,9 @@ impl Omitted {
     /// Whether an object belongs to what is left out.
     pub fn covers(&self, object: &Object) -> bool {
         let mut all = self.found.iter().chain(self.met.iter().map(|(o, _)| o));
-        all.any(|o| (o.kind == object.kind && o.name == object.name) || (o.kind == "table" && same(&o.name, &object.table)))
+        all.any(|o| {
+            (o.kind == object.kind && o.name == object.name) || (o.kind == "table" && same(&o.name, &object.table))
+        })
     }
 
     /// Whether it is time to try again.

@@ -85,9 +85,7 @@ pub fn not_utf8(conn: &Connection) -> Result<Vec<(String, String)>> {
 fn split(conn: &Connection) -> Result<(Vec<Object>, Vec<String>)> {
     let doing = || "reading the schema".to_string();
     let mut statement = conn
-        .prepare(&format!(
-            "SELECT type, name, tbl_name, sql FROM sqlite_schema WHERE {THEIRS} ORDER BY rowid"
-        ))
+        .prepare(&format!("SELECT type, name, tbl_name, sql FROM sqlite_schema WHERE {THEIRS} ORDER BY rowid"))
         .doing(doing)?;
     let rows = statement.query_map([], |row| object(row).map(std::result::Result::ok)).doing(doing)?;
     let all = rows.filter_map(rusqlite::Result::transpose).collect::<rusqlite::Result<Vec<_>>>().doing(doing)?;

@@ -137,12 +137,7 @@ impl Survey {
 
 /// Decides what the next message says. `conn` is in the read transaction of the snapshot; `survey` is what the last call left.
 /// `omitted`: what is left out, which grows by what turns out not to be readable.
-pub fn plan(
-    conn: &Connection,
-    before: &Published,
-    survey: &mut Option<Survey>,
-    omitted: &mut Omitted,
-) -> Result<Plan> {
+pub fn plan(conn: &Connection, before: &Published, survey: &mut Option<Survey>, omitted: &mut Omitted) -> Result<Plan> {
     let doing = || "reading the log of changes".to_string();
     let log = read_log(conn, before.cursor).doing(doing)?;
     check_time(conn, before, &log)?;
