@@ -7,16 +7,20 @@
 //! - A program follows from its seed and the version of SQLite; its text says all of it and can be run again.
 //! - Only a difference is a failure. Statements that SQLite refuses are part of the game: both must refuse them.
 //!
-//! Not here: claims about single behaviours (`tests/harness/tests`, `tests/differential/tests/regressions.rs`); virtual
-//! tables; crashes; time.
+//! Not here: claims about single behaviours (`tests/harness/tests`, `tests/differential/tests/regressions.rs`); crashes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod actors;
+pub mod client;
 pub mod generate;
+pub mod habits;
+pub mod helper;
 pub mod program;
 pub mod reduce;
 pub mod report;
 pub mod run;
 pub mod shadow;
+pub mod virtuals;
 
 pub use program::{Actor, Program, Step};
 pub use run::{run, Failure, Kind};

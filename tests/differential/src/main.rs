@@ -4,23 +4,33 @@
 //! `differential --seed 17`                           one seed; reduced if it fails
 //! `differential --script FILE [--reduce]`            a program as a failure left it
 //! `differential --show 17`                           prints the program of a seed
+//!
+//! `--habits all`, `--habits none`, `--habits virtual,turns`: what programs may do besides ordinary statements (`habits.rs`).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, ExitCode, Stdio};
 
+use differential::habits::Habits;
 use differential::report::{check_seed, describe};
-use differential::{generate, run, Program};
+use differential::{generate, helper, run, Program};
 
 fn main() -> ExitCode {
     // Failures are reported by themselves; a panic's own lines would only repeat them.
     std::panic::set_hook(Box::new(|_| {}));
     let args: Vec<String> = std::env::args().skip(1).collect();
+    if helper::serve(&args) {
+        return ExitCode::SUCCESS;
+    }
     let value =
         |name: &str| args.iter().position(|a| a == name).map(|at| args.get(at + 1).unwrap_or_else(usage).as_str());
     let number = |name: &str| value(name).map(|text| text.parse::<u64>().unwrap_or_else(|_| usage()));
+    if let Some(Err(error)) = value("--habits").map(Habits::choose) {
+        eprintln!("{error}");
+        return ExitCode::from(2);
+    }
     if let Some(seed) = number("--show") {
-        print!("{}", generate::program(seed));
+        print!("{}", generate::program(seed, Habits::chosen()));
         return ExitCode::SUCCESS;
     }
     if let Some(file) = value("--script") {
@@ -38,7 +48,7 @@ fn main() -> ExitCode {
 }
 
 fn usage<T>() -> T {
-    eprintln!("usage: differential [--from N] [--count N] [--jobs N] | --seed N | --script FILE [--reduce] | --show N");
+    eprintln!("usage: differential [--from N] [--count N] [--jobs N] [--habits LIST] | --seed N | --script FILE [--reduce] | --show N");
     std::process::exit(2)
 }
 
@@ -104,6 +114,7 @@ fn child(mut from: u64, end: u64, step: u64) -> Vec<u64> {
     while from < end {
         let mut process = Command::new(std::env::current_exe().unwrap())
             .args(["--from", &from.to_string(), "--count", &(end - from).to_string(), "--step", &step.to_string()])
+            .args(Habits::chosen().option().into_iter().flat_map(|list| ["--habits".to_string(), list]))
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();

@@ -1,5 +1,7 @@
 //! A program: who runs which statement, and when databases are compared. It has a text form, a step a line.
 //!
+//! A statement that begins with a dot is for its connection (`client.rs`). A newline within a statement is written `␊`.
+//!
 //! Invariant: parsing what `Display` wrote gives the same program.
 
 use std::fmt;
@@ -16,11 +18,16 @@ pub enum Actor {
     Shell,
     /// Another process of that kind.
     OtherShell,
+    /// Another process without the extension, of the same version of SQLite as this one, that answers (`helper.rs`).
+    Process,
+    /// The same with the extension loaded.
+    LoadedProcess,
 }
 
 impl Actor {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Local, Self::Thread, Self::Shell, Self::OtherShell];
+    pub const ALL: [Self; 6] =
+        [Self::Local, Self::Thread, Self::Shell, Self::OtherShell, Self::Process, Self::LoadedProcess];
 
     fn word(self) -> &'static str {
         match self {
@@ -28,10 +35,12 @@ impl Actor {
             Self::Thread => "t1",
             Self::Shell => "s2",
             Self::OtherShell => "s3",
+            Self::Process => "p4",
+            Self::LoadedProcess => "q5",
         }
     }
 
-    /// Whether it is a process without the extension.
+    /// Whether it is a stock shell.
     pub fn is_shell(self) -> bool {
         matches!(self, Self::Shell | Self::OtherShell)
     }
@@ -61,6 +70,16 @@ pub enum Step {
     Flush,
     /// Flush, pull, compare.
     Check(Which),
+    /// Nobody does anything for as many milliseconds.
+    Think(u64),
+    /// This process closes all its connections, opens the file again and publishes again.
+    Restart,
+    /// The backup API copies the database aside.
+    Backup,
+    /// The backup API brings the copy back.
+    Restore,
+    /// `logos_resync`.
+    Resync,
 }
 
 /// A whole program.
@@ -84,13 +103,18 @@ impl Program {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Sql(actor, sql) => write!(f, "{}: {sql}", actor.word()),
+            Self::Sql(actor, sql) => write!(f, "{}: {}", actor.word(), sql.replace('\n', "␊")),
             Self::Publish => write!(f, "publish"),
             Self::Stop => write!(f, "stop"),
             Self::Flush => write!(f, "flush"),
             Self::Check(Which::Same) => write!(f, "check"),
             Self::Check(Which::Reopened) => write!(f, "check reopened"),
             Self::Check(Which::Fresh) => write!(f, "check fresh"),
+            Self::Think(ms) => write!(f, "think {ms}"),
+            Self::Restart => write!(f, "restart"),
+            Self::Backup => write!(f, "backup"),
+            Self::Restore => write!(f, "restore"),
+            Self::Resync => write!(f, "resync"),
         }
     }
 }
@@ -106,10 +130,15 @@ impl FromStr for Step {
             "check" => Self::Check(Which::Same),
             "check reopened" => Self::Check(Which::Reopened),
             "check fresh" => Self::Check(Which::Fresh),
+            "restart" => Self::Restart,
+            "backup" => Self::Backup,
+            "restore" => Self::Restore,
+            "resync" => Self::Resync,
+            think if think.starts_with("think ") => Self::Think(think[6..].parse().map_err(|_| line.to_string())?),
             statement => {
                 let actor = Actor::ALL.into_iter().find(|a| statement.starts_with(&format!("{}: ", a.word())));
                 let actor = actor.ok_or_else(|| format!("not a step: {statement}"))?;
-                Self::Sql(actor, statement[4..].to_string())
+                Self::Sql(actor, statement[4..].replace('␊', "\n"))
             }
         })
     }

@@ -1,6 +1,7 @@
 //! What a failing seed prints: the difference, the one command that repeats it, and a short script.
 
 use crate::generate;
+use crate::habits::Habits;
 use crate::program::Program;
 use crate::reduce::reduce;
 use crate::run::{run, Failure};
@@ -10,14 +11,15 @@ const RUNS_MAX: usize = 400;
 
 /// Runs a seed; the report if it fails.
 pub fn check_seed(seed: u64) -> Result<(), String> {
-    let program = generate::program(seed);
+    let program = generate::program(seed, Habits::chosen());
     run(&program).map_err(|failure| describe(&program, &failure, &command(seed)))
 }
 
 /// The command that repeats a seed.
 pub fn command(seed: u64) -> String {
     let host = if cfg!(feature = "bundled") { "" } else { " --no-default-features" };
-    format!("cargo run --release --manifest-path tests/Cargo.toml -p differential{host} -- --seed {seed}")
+    let habits = Habits::chosen().option().map_or_else(String::new, |list| format!("--habits {list} "));
+    format!("cargo run --release --manifest-path tests/Cargo.toml -p differential{host} -- {habits}--seed {seed}")
 }
 
 /// Reduces a failure and says everything about it; the script also goes to the temporary folder.

@@ -4,21 +4,28 @@
 //! - Statements run one after the other, each on the shadow first; one that is BUSY there is left out on the primary.
 //! - At the end every open transaction is rolled back, and an existing and a fresh replica are compared.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fmt;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::path::PathBuf;
 use std::sync::LazyLock;
+use std::time::{Duration, Instant};
 
 use harness::pair::try_attach;
 use harness::rusqlite::ffi;
-use harness::{differences, dump, Connection, Shell, Sql, TempDir, PATIENCE};
+use harness::{differences, dump_without, Connection, Sql, TempDir};
 
+use crate::actors::Actors;
+use crate::client::Outcome;
 use crate::program::{Actor, Program, Step, Which};
-use crate::shadow::{self, Outcome, Shadow};
+use crate::shadow::{self, Shadow};
+use crate::virtuals;
 
 /// SQLITE_CONSTRAINT_DATATYPE, which ffi does not name for old hosts.
 const SQLITE_CONSTRAINT_DATATYPE: i32 = ffi::SQLITE_CONSTRAINT | (12 << 8);
+
+/// How long after the last connection's end the write-ahead log may be there.
+const GONE: Duration = Duration::from_secs(10);
 
 /// What went wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +34,8 @@ pub enum Kind {
     Publish,
     /// A statement did otherwise than on the shadow: the codes of both.
     Outcome(i32, i32),
+    /// A statement was in the way of our background work.
+    Busy,
     /// The primary holds something else than the shadow.
     Primary,
     /// The replica could not apply a message.
@@ -85,12 +94,15 @@ struct Run<'p> {
     program: &'p Program,
     replica: Option<Connection>,
     fresh: u32,
-    locals: HashMap<Actor, Connection>,
-    shells: HashMap<Actor, (Shell, String)>,
+    actors: Actors,
     observer: Connection,
     shadow: Shadow,
     url: Option<String>,
     running: bool,
+    /// A backup was restored, and `logos_resync` has not looked since.
+    restored: bool,
+    /// Somebody wrote with triggers switched off.
+    silent: bool,
     /// Whether the shadow is comparable (`is_comparable`), and still is.
     comparing: bool,
     /// Whether a conflict clause or trigger keeps what a failing statement did before.
@@ -112,12 +124,13 @@ impl<'p> Run<'p> {
             program,
             replica: None,
             fresh: 0,
-            locals: HashMap::new(),
-            shells: HashMap::new(),
+            actors: Actors::new(&primary),
             observer,
             shadow: Shadow::new(dir.path(), &program.settings),
             url: None,
             running: false,
+            restored: false,
+            silent: false,
             comparing: is_comparable(program),
             any_fail_clause: program.steps.iter().any(|step| matches!(step, Step::Sql(_, sql) if sql.contains("FAIL"))),
             unsettled: HashSet::new(),
@@ -133,10 +146,29 @@ impl<'p> Run<'p> {
             Step::Stop => self.stop(),
             Step::Flush => self.flush(),
             Step::Check(which) => self.check(*which),
+            Step::Think(ms) => {
+                self.actors.settle();
+                std::thread::sleep(Duration::from_millis(*ms));
+                Ok(())
+            }
+            Step::Restart => self.restart(),
+            Step::Backup => {
+                self.actors.settle();
+                self.shadow.backup();
+                shadow::copy(&self.primary, &self.saved());
+                Ok(())
+            }
+            Step::Restore => self.restore(),
+            Step::Resync => self.resync(),
         }
     }
 
     fn sql(&mut self, actor: Actor, sql: &str) -> Checked {
+        // A checkpoint that truncates waits for every snapshot.
+        if sql.contains("wal_checkpoint") && !self.shadow.cursors().is_empty() {
+            return Ok(());
+        }
+        self.silent |= sql == ".triggers off";
         let began = !self.shadow.of(actor).is_autocommit();
         let (expected, why) = self.shadow.execute(actor, sql);
         if expected.is_busy() {
@@ -144,32 +176,16 @@ impl<'p> Run<'p> {
         }
         // Without triggers such a statement keeps the rows before the one that failed; with any it keeps none.
         self.comparing &= expected.code() != ffi::SQLITE_MISMATCH;
-        self.settle_except(actor);
-        // What ended its transaction there ends it here: shells of another version fail otherwise, and would keep their locks.
         let ended = began && self.shadow.of(actor).is_autocommit();
-        if actor.is_shell() {
-            let path = &self.primary;
-            let (_, script) = self.shells.entry(actor).or_insert_with(|| (open_shell(path), String::new()));
-            script.push_str(sql);
-            script.push_str(if ended { ";\nROLLBACK;\n" } else { ";\n" });
-            return Ok(());
-        }
-        let path = &self.primary;
-        // A reader of SQLite itself that meets a half-written WAL index takes the write lock for a moment.
-        let conn = self.locals.entry(actor).or_insert_with(|| shadow::open(path, PATIENCE));
-        let (found, error) = if actor == Actor::Thread {
-            let conn = &mut *conn;
-            std::thread::scope(|scope| scope.spawn(move || shadow::execute(conn, sql)).join().unwrap())
-        } else {
-            shadow::execute(conn, sql)
-        };
-        if ended && !self.comparing && !conn.is_autocommit() {
-            let _ = conn.execute_batch("ROLLBACK");
+        let Some((found, error)) = self.actors.execute(actor, sql, ended) else { return Ok(()) };
+        if ended && !self.comparing {
+            self.actors.execute(actor, "ROLLBACK", false);
         }
         self.comparing &= !(self.any_fail_clause && stops_midway(sql, &expected));
         // With triggers the types of a STRICT table are checked before conflicts that OR IGNORE passes over.
         self.comparing &= found.code() != SQLITE_CONSTRAINT_DATATYPE;
         match (&expected, &found) {
+            _ if sql.starts_with('.') => {}
             (Outcome::Done(_, _, a), Outcome::Done(_, _, b)) if a == b => drop(self.unsettled.remove(&actor)),
             (Outcome::Done(..), _) if sql != "VACUUM" => {}
             _ => drop(self.unsettled.insert(actor)),
@@ -177,26 +193,13 @@ impl<'p> Run<'p> {
         if !self.comparing || comparable(sql, &expected, &found, !self.unsettled.contains(&actor)) {
             return Ok(());
         }
-        let kind = Kind::Outcome(expected.code(), found.code());
+        let busy = found.is_busy() && !expected.is_busy();
+        let kind = if busy { Kind::Busy } else { Kind::Outcome(expected.code(), found.code()) };
         Err((kind, format!("{sql}\n  without us: {expected:?} {why}\n  with us:    {found:?} {error}")))
     }
 
-    /// Lets the shells run what was handed to them, all but one.
-    fn settle_except(&mut self, except: Actor) {
-        for (_, (shell, script)) in self.shells.iter_mut().filter(|(actor, _)| **actor != except) {
-            if !script.is_empty() {
-                shell.ask(script.trim_end());
-                script.clear();
-            }
-        }
-    }
-
-    fn settle(&mut self) {
-        self.settle_except(Actor::Local);
-    }
-
     fn publish(&mut self) -> Checked {
-        self.settle();
+        self.actors.settle();
         if self.running {
             return Ok(());
         }
@@ -204,6 +207,8 @@ impl<'p> Run<'p> {
         if self.url.is_none() && self.shadow.in_transaction().is_some() {
             return Ok(()); // setting up capture needs the write lock
         }
+        // It may write, as a statement of the application would: what has read before cannot write afterwards.
+        self.close_cursors()?;
         let published = self.observer.query_row(
             "SELECT logos_publish(?1, ?2)",
             [channel.as_str(), self.program.options.as_str()],
@@ -215,14 +220,82 @@ impl<'p> Run<'p> {
                 self.running = true;
                 Ok(())
             }
-            // A transaction of the application is in the way; it is told so.
-            Err(_) if self.shadow.in_transaction().is_some() => Ok(()),
+            // A transaction of the application is in the way, or the file is another one; it is told so.
+            Err(_) if self.restored || self.shadow.in_transaction().is_some() => Ok(()),
             Err(e) => Err((Kind::Publish, e.to_string())),
         }
     }
 
+    /// Gives up every unfinished SELECT, here and there.
+    fn close_cursors(&mut self) -> Checked {
+        self.shadow.cursors().into_iter().try_for_each(|actor| self.sql(actor, ".close"))
+    }
+
+    fn saved(&self) -> PathBuf {
+        self.dir.file("saved.db")
+    }
+
+    /// Whether all is at rest, now at least: nobody is in a transaction, no SELECT is unfinished.
+    fn at_rest(&mut self) -> Result<bool, (Kind, String)> {
+        self.actors.settle();
+        if self.shadow.in_transaction().is_some() {
+            return Ok(false);
+        }
+        self.close_cursors()?;
+        Ok(true)
+    }
+
+    fn restart(&mut self) -> Checked {
+        if !self.at_rest()? {
+            return Ok(());
+        }
+        let here = [Actor::Local, Actor::Thread];
+        self.shadow.close(&here);
+        let alone = self.actors.close_locals();
+        self.observer = Connection::open_in_memory().unwrap();
+        let wal = PathBuf::from(format!("{}-wal", self.primary.display()));
+        // Our threads end after the last connection; an application that comes back meanwhile meets them half gone.
+        let deadline = Instant::now() + GONE;
+        while alone && self.program.steps.len() % 2 == 0 && wal.exists() {
+            if Instant::now() > deadline {
+                return Err((Kind::Primary, "the last connection left a write-ahead log behind".into()));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.observer = harness::open(&self.primary);
+        self.running = false;
+        if self.url.is_some() {
+            self.publish()?;
+        }
+        Ok(())
+    }
+
+    fn restore(&mut self) -> Checked {
+        if self.at_rest()? && self.shadow.restore() {
+            shadow::copy(&self.saved(), &self.primary);
+            self.restored = self.url.is_some();
+        }
+        Ok(())
+    }
+
+    fn resync(&mut self) -> Checked {
+        if !self.at_rest()? {
+            return Ok(());
+        }
+        self.publish()?;
+        if self.running {
+            // It refuses where the channel is merely behind; then flushing is enough, as it says.
+            self.observer
+                .try_run("SELECT logos_resync()")
+                .or_else(|e| self.observer.try_run("SELECT logos_flush(60)").map_err(|_| e))
+                .map_err(|e| (Kind::Publish, e.to_string()))?;
+            self.restored = false;
+        }
+        Ok(())
+    }
+
     fn stop(&mut self) -> Checked {
-        self.settle();
+        self.actors.settle();
         self.running = false;
         self.observer.try_run("SELECT logos_stop()").map_err(|e| (Kind::Publish, e.to_string()))
     }
@@ -232,16 +305,27 @@ impl<'p> Run<'p> {
         if !self.running {
             return Ok(());
         }
-        self.observer.try_run("SELECT logos_flush(60)").map_err(|e| (Kind::Publish, e.to_string()))
+        match self.observer.try_run("SELECT logos_flush(60)") {
+            Err(e) if !self.restored => Err((Kind::Publish, e.to_string())),
+            _ => Ok(()),
+        }
     }
 
     fn check(&mut self, which: Which) -> Checked {
         self.flush()?;
-        let primary = dump(&self.observer);
         if self.comparing {
-            same(Kind::Primary, "- without us, + with us", &dump(&self.shadow.observer), &primary)?;
+            let whole = |conn: &Connection| {
+                let mut lines = dump_without(conn, &virtuals::unreadable(conn));
+                lines.extend(virtuals::answers(conn));
+                lines
+            };
+            same(Kind::Primary, "- without us, + with us", &whole(&self.shadow.observer), &whole(&self.observer))?;
         }
         if !self.running {
+            return Ok(());
+        }
+        // Either it says so, or it is as the channel has it.
+        if self.restored && self.observer.try_run("SELECT logos_flush(60)").is_err() {
             return Ok(());
         }
         let conn;
@@ -265,7 +349,16 @@ impl<'p> Run<'p> {
         try_attach(replica, url, None).map_err(|e| (Kind::Apply, e.to_string()))?;
         // A connection that saw the empty file tells the encoding it found then, until it reads something.
         replica.int("SELECT count(*) FROM sqlite_schema");
-        same(Kind::Replica, "- primary, + replica", &primary, &dump(replica))?;
+        let compared = compare(&self.observer, replica);
+        if compared.is_err() && self.silent && self.says_incomplete() {
+            // What nobody could have seen, which is said, and there is one call that mends it.
+            let mended = self.observer.try_run("SELECT logos_resync(); SELECT logos_flush(60)");
+            mended.map_err(|e| (Kind::Publish, e.to_string()))?;
+            try_attach(replica, url, None).map_err(|e| (Kind::Apply, e.to_string()))?;
+            compare(&self.observer, replica)?;
+        } else {
+            compared?;
+        }
         let integrity = |conn: &Connection| conn.texts("PRAGMA main.integrity_check(5)");
         // As any newcomer reads it: a connection that saw the empty file may go on computing in another encoding.
         let newcomer = Connection::open(replica.path().unwrap()).unwrap();
@@ -274,6 +367,12 @@ impl<'p> Run<'p> {
             return Err((Kind::Integrity, found.join("\n")));
         }
         Ok(())
+    }
+
+    fn says_incomplete(&self) -> bool {
+        let said = "SELECT coalesce(group_concat(state || ' ' || coalesce(warnings, '')), '') FROM logos_status \
+                    WHERE role = 'primary'";
+        self.observer.text(said).contains("incomplete")
     }
 
     fn open_replica(&self, name: &str) -> Connection {
@@ -287,6 +386,10 @@ impl<'p> Run<'p> {
             if !self.shadow.of(actor).is_autocommit() {
                 self.sql(actor, "ROLLBACK")?;
             }
+        }
+        self.close_cursors()?;
+        if self.restored {
+            self.resync()?;
         }
         self.check(Which::Same)?;
         self.check(Which::Fresh)
@@ -314,13 +417,6 @@ fn stops_midway(sql: &str, outcome: &Outcome) -> bool {
     sql.starts_with("UPDATE") && outcome.code() & 0xff == ffi::SQLITE_CONSTRAINT
 }
 
-fn open_shell(path: &std::path::Path) -> Shell {
-    let mut shell = Shell::open(path);
-    shell.send(shadow::OPENING);
-    shell.send(";");
-    shell
-}
-
 /// Whether both did the same, as far as that is promised: `changes()` and such for statements that write rows.
 fn comparable(sql: &str, expected: &Outcome, found: &Outcome, rowids: bool) -> bool {
     let writes = ["INSERT", "UPDATE", "DELETE", "REPLACE", "SELECT", "WITH"];
@@ -331,6 +427,14 @@ fn comparable(sql: &str, expected: &Outcome, found: &Outcome, rowids: bool) -> b
         (Outcome::Done(a, b, _), Outcome::Done(c, d, _)) if !rowids => (a, b) == (c, d),
         _ => expected == found,
     }
+}
+
+fn compare(primary: &Connection, replica: &Connection) -> Checked {
+    let left_out = virtuals::left_out(primary, replica).map_err(|said| (Kind::Replica, said))?;
+    let (mut wanted, mut found) = virtuals::compared(primary, replica, &left_out);
+    wanted.extend(dump_without(primary, &left_out));
+    found.extend(dump_without(replica, &left_out));
+    same(Kind::Replica, "- primary, + replica", &wanted, &found)
 }
 
 fn same(kind: Kind, signs: &str, first: &[String], second: &[String]) -> Checked {

@@ -1,4 +1,4 @@
-//! The shadow: the same statements on a database that is not published, and what came of each.
+//! The shadow: the same statements on a database that is not published.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -6,43 +6,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
 
-use harness::rusqlite::{self, ffi};
-use harness::sql::text_of;
+use harness::rusqlite::backup::Backup;
 use harness::{Connection, Sql};
 
+use crate::client::{Client, Outcome};
 use crate::program::Actor;
-
-/// What came of a statement.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    /// It ran to its end; its rows, `changes()` and `last_insert_rowid()`.
-    Done(Vec<String>, i64, i64),
-    /// It failed with this extended code.
-    Failed(i32),
-}
-
-impl Outcome {
-    /// Its error code, or 0.
-    pub fn code(&self) -> i32 {
-        match self {
-            Self::Done(..) => 0,
-            Self::Failed(code) => *code,
-        }
-    }
-
-    /// Whether somebody else's transaction was in the way.
-    pub fn is_busy(&self) -> bool {
-        matches!(self, Self::Failed(code) if [ffi::SQLITE_BUSY, ffi::SQLITE_LOCKED].contains(&(code & 0xff)))
-    }
-
-    /// Whether it was given up as too long.
-    pub fn is_interrupted(&self) -> bool {
-        *self == Self::Failed(ffi::SQLITE_INTERRUPT)
-    }
-}
-
-/// What every connection of an application runs when it is opened.
-pub const OPENING: &str = "PRAGMA synchronous = OFF; PRAGMA foreign_keys = OFF; PRAGMA recursive_triggers = OFF";
 
 /// Makes the database file.
 pub fn create(path: &Path, settings: &str) {
@@ -51,45 +19,17 @@ pub fn create(path: &Path, settings: &str) {
     conn.run("PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF; CREATE TABLE first(a); DROP TABLE first");
 }
 
-/// Opens a connection of the application that waits for others as long as this.
-pub fn open(path: &Path, patience: Duration) -> Connection {
-    let conn = Connection::open(path).unwrap();
-    conn.busy_timeout(patience).unwrap();
-    conn.run(OPENING);
-    conn
-}
-
-/// Runs one statement; the error's text as well.
-pub fn execute(conn: &Connection, sql: &str) -> (Outcome, String) {
-    match try_execute(conn, sql) {
-        Ok(mut rows) => {
-            rows.sort();
-            (Outcome::Done(rows, conn.changes() as i64, conn.last_insert_rowid()), String::new())
-        }
-        Err(error) => {
-            let code = error.sqlite_error().map_or(-1, |e| e.extended_code);
-            (Outcome::Failed(code), error.to_string())
-        }
-    }
-}
-
-fn try_execute(conn: &Connection, sql: &str) -> rusqlite::Result<Vec<String>> {
-    let mut statement = conn.prepare(sql)?;
-    let mut rows = statement.raw_query();
-    let mut found = Vec::new();
-    while let Some(row) = rows.next()? {
-        // Another connection's schema change may have given it other columns since it was prepared.
-        let width = row.as_ref().column_count();
-        let values: Vec<String> = (0..width).map(|i| text_of(row.get_ref(i).unwrap())).collect();
-        found.push(values.join("|"));
-    }
-    Ok(found)
+/// Copies a database over another one by the backup API, as `.backup` and `.restore` do.
+pub fn copy(from: &Path, to: &Path) {
+    let (from, mut to) = (harness::open_plain(from), harness::open_plain(to));
+    to.run("PRAGMA synchronous = OFF");
+    Backup::new(&from, &mut to).unwrap().run_to_completion(1_000, Duration::ZERO, None).unwrap();
 }
 
 /// The database and a connection for every actor.
 pub struct Shadow {
     path: PathBuf,
-    actors: HashMap<Actor, Connection>,
+    actors: HashMap<Actor, Client>,
     /// Sees what is committed.
     pub observer: Connection,
     looks: Option<Arc<AtomicU32>>,
@@ -104,7 +44,8 @@ impl Shadow {
     pub fn new(folder: &Path, settings: &str) -> Self {
         let path = folder.join("shadow.db");
         create(&path, settings);
-        Self { observer: open(&path, Duration::ZERO), path, actors: HashMap::new(), looks: None }
+        let observer = Client::open(&path, Duration::ZERO).conn;
+        Self { observer, path, actors: HashMap::new(), looks: None }
     }
 
     /// The same, where statements that take too long fail with INTERRUPT.
@@ -112,29 +53,63 @@ impl Shadow {
         Self { looks: Some(Arc::default()), ..Self::new(folder, settings) }
     }
 
-    /// The connection of an actor.
-    pub fn of(&mut self, actor: Actor) -> &Connection {
+    fn client(&mut self, actor: Actor) -> &mut Client {
         let (path, looks) = (&self.path, &self.looks);
         self.actors.entry(actor).or_insert_with(|| {
-            let mut conn = open(path, Duration::ZERO);
+            let mut client = Client::open(path, Duration::ZERO);
             if let Some(looks) = looks.clone() {
                 let look = move || looks.fetch_add(1, Ordering::Relaxed) > LOOKS_MAX;
-                conn.progress_handler(LOOK, Some(look)).unwrap();
+                client.conn.progress_handler(LOOK, Some(look)).unwrap();
             }
-            conn
+            client
         })
     }
 
-    /// Runs one statement as an actor.
+    /// The connection of an actor.
+    pub fn of(&mut self, actor: Actor) -> &Connection {
+        &self.client(actor).conn
+    }
+
+    /// Runs one statement as an actor, which waits for nobody here.
     pub fn execute(&mut self, actor: Actor, sql: &str) -> (Outcome, String) {
         if let Some(looks) = &self.looks {
             looks.store(0, Ordering::Relaxed);
         }
-        execute(self.of(actor), sql)
+        let sql = if sql.starts_with(".timeout") { ".timeout 0" } else { sql };
+        self.client(actor).execute(sql)
     }
 
     /// The actor that has a transaction open, if any.
     pub fn in_transaction(&self) -> Option<Actor> {
-        self.actors.iter().find(|(_, conn)| !conn.is_autocommit()).map(|(actor, _)| *actor)
+        self.actors.iter().find(|(_, client)| !client.conn.is_autocommit()).map(|(actor, _)| *actor)
+    }
+
+    /// The actors that have unfinished SELECTs, once for each.
+    pub fn cursors(&self) -> Vec<Actor> {
+        let each = |actor| std::iter::repeat_n(actor, self.actors.get(&actor).map_or(0, Client::cursors));
+        Actor::ALL.into_iter().flat_map(each).collect()
+    }
+
+    /// These actors go, as their process ends.
+    pub fn close(&mut self, actors: &[Actor]) {
+        self.actors.retain(|actor, _| !actors.contains(actor));
+    }
+
+    fn saved(&self) -> PathBuf {
+        self.path.with_file_name("shadow-saved.db")
+    }
+
+    /// Copies the database aside.
+    pub fn backup(&self) {
+        copy(&self.path, &self.saved());
+    }
+
+    /// Brings the copy back, if there is one; returns whether there is.
+    pub fn restore(&self) -> bool {
+        let there = self.saved().exists();
+        if there {
+            copy(&self.saved(), &self.path);
+        }
+        there
     }
 }

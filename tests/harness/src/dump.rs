@@ -14,6 +14,13 @@ const OURS: &str = "name LIKE '\\_logos\\_%' ESCAPE '\\' OR name LIKE 'sqlite\\_
 
 /// Every line of what must be equal on a primary and its replica, read in one transaction.
 pub fn dump(conn: &Connection) -> Vec<String> {
+    dump_without(conn, &[])
+}
+
+/// The same without these tables.
+pub fn dump_without(conn: &Connection, left_out: &[String]) -> Vec<String> {
+    let skipped: Vec<String> = left_out.iter().map(|name| format!("'{}'", name.replace('\'', "''"))).collect();
+    let skipped = format!("name IN ({})", skipped.join(", "));
     let outside = conn.is_autocommit();
     if outside {
         conn.run("BEGIN");
@@ -27,13 +34,13 @@ pub fn dump(conn: &Connection) -> Vec<String> {
     lines.extend(rows(
         conn,
         &format!(
-            "SELECT type, name, tbl_name, sql FROM sqlite_schema WHERE NOT ({OURS}) AND name NOT IN \
+            "SELECT type, name, tbl_name, sql FROM sqlite_schema WHERE NOT ({OURS}) AND NOT {skipped} AND name NOT IN \
              (SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'shadow') ORDER BY type, name"
         ),
         "schema",
     ));
     let tables =
-        conn.texts(&format!("SELECT name FROM pragma_table_list WHERE schema = 'main' AND type IN ('table', 'virtual') AND NOT ({OURS}) ORDER BY name"));
+        conn.texts(&format!("SELECT name FROM pragma_table_list WHERE schema = 'main' AND type IN ('table', 'virtual') AND NOT ({OURS}) AND NOT {skipped} ORDER BY name"));
     for table in &tables {
         let quoted = table.replace('"', "\"\"");
         lines.extend(rows(conn, &format!("SELECT * FROM \"{quoted}\""), table));

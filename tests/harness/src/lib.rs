@@ -18,7 +18,7 @@ pub mod sql;
 pub mod status;
 
 pub use dice::Dice;
-pub use dump::{assert_equal, differences, dump};
+pub use dump::{assert_equal, differences, dump, dump_without};
 pub use files::{extension, extension_sim, TempDir};
 pub use pair::{in_every_order, replicate, Applied, Pair};
 pub use shell::{Answer, Shell};

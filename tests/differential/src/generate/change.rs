@@ -1,11 +1,14 @@
 //! Schema changes, one at a time and in the sequences that migrations consist of.
 
+use harness::Sql;
+
 use super::look::{self, quote, Table};
-use super::{schema, value, Generator, TABLES_MAX};
+use super::{schema, texts, value, Generator, TABLES_MAX};
+use crate::habits::Habit;
 use crate::program::Actor;
 
 /// How many sequences there are.
-pub(super) const SEQUENCES: u64 = 7;
+pub(super) const SEQUENCES: u64 = 9;
 
 impl Generator {
     pub(super) fn new_table(&mut self, actor: Actor) {
@@ -80,6 +83,10 @@ impl Generator {
         let plain = table.columns.iter().find(|c| !c.pk && !c.generated);
         let source = plain.map_or_else(|| "7".into(), |c| quote(&c.name));
         let extra = match self.d.below(9) {
+            0..=2 if self.taste.quirks => {
+                let null = self.d.pick(&["", " NOT NULL"]);
+                format!("{null} DEFAULT {}", texts::default(&mut self.d, "b"))
+            }
             0..=1 => format!(" DEFAULT {}", self.literal()),
             2 => format!(" NOT NULL DEFAULT {}", self.d.below(9)),
             3 => format!(" AS (length({source})) VIRTUAL"),
@@ -126,9 +133,10 @@ impl Generator {
 
     fn index(&mut self, actor: Actor, table: &Table, unique: bool) {
         let name = self.fresh_name("index");
-        let (sql, named) = schema::create_index(&mut self.d, &name, table, unique);
+        let (sql, named) = schema::create_index(&mut self.d, self.taste, &name, table, unique);
         if self.try_on(actor, &sql.replace(" INDEX ", " INDEX main.")) && unique {
             self.never_drop.extend(named.iter().map(|n| n.to_lowercase()));
+            self.unseen.insert(name);
         }
     }
 
@@ -138,7 +146,10 @@ impl Generator {
         if triggers >= self.taste.triggers {
             return;
         }
-        let name = self.fresh_name("trigger");
+        let mut name = self.fresh_name("trigger");
+        if self.taste.quirks && self.d.below(3) == 0 {
+            name.clone_from(&tables[self.d.below(tables.len() as u64) as usize].name);
+        }
         let table = &tables[self.d.below(tables.len() as u64) as usize];
         let sql = schema::create_trigger(&mut self.d, self.taste, &name, table, &tables);
         self.try_on(actor, &sql);
@@ -146,6 +157,13 @@ impl Generator {
 
     fn drop_one(&mut self, actor: Actor, kind: &str) {
         if let Some(name) = self.some_name(actor, kind) {
+            // The README: a UNIQUE index that nobody saw takes the rows along that REPLACE deleted under it.
+            if self.unseen.contains(&name) {
+                if self.shadow.in_transaction().is_some() {
+                    return;
+                }
+                self.flush();
+            }
             self.try_on(actor, &format!("DROP {} main.{}", kind.to_uppercase(), quote(&name)));
         }
     }
@@ -172,6 +190,8 @@ impl Generator {
             3 => self.drop_and_add_another(actor, table),
             4 => self.rotate(actor, again.as_ref().unwrap_or(table)),
             5 => self.brief_index(actor, table),
+            6 => self.scratch_table(actor, table),
+            7 => self.scratch_index(actor, table),
             _ => self.trade_names(actor, table),
         }
         self.write_to(actor, table);
@@ -273,20 +293,78 @@ impl Generator {
         }
     }
 
-    /// A UNIQUE index that nobody sees but the statements between, maybe beside another change.
+    /// A UNIQUE index for a few statements, maybe beside another change. In a transaction nobody sees it but they, and
+    /// none of them may delete rows by it (the README).
     fn brief_index(&mut self, actor: Actor, table: &Table) {
         if self.d.below(2) == 0 {
             if let Some(other) = self.some_table(actor) {
                 self.add_column(actor, &other);
             }
         }
+        let unseen = self.shadow.in_transaction().is_some();
+        let replacing = "SELECT sql FROM sqlite_schema WHERE type = 'trigger' AND sql LIKE '%REPLACE%'";
+        if unseen && !self.shadow.of(actor).texts(replacing).is_empty() {
+            return;
+        }
         let name = self.fresh_name("index");
-        let (sql, named) = schema::create_index(&mut self.d, &name, table, true);
+        let (sql, named) = schema::create_index(&mut self.d, self.taste, &name, table, true);
         if self.try_on(actor, &sql.replace(" INDEX ", " INDEX main.")) {
             self.never_drop.extend(named.iter().map(|n| n.to_lowercase()));
-            self.write_to(actor, table);
-            self.write_to(actor, table);
+            if !unseen {
+                self.flush();
+            }
+            for _ in 0..2 {
+                let tables = self.tables(actor);
+                if let Some(now) = tables.iter().find(|t| t.name == table.name) {
+                    let sql = super::write::write(&mut self.d, now, &tables);
+                    self.try_on(actor, &if unseen { sql.replace("OR REPLACE ", "").replace("REPLACE ", "INSERT ") } else { sql });
+                }
+            }
             self.try_on(actor, &format!("DROP INDEX main.{}", quote(&name)));
+        }
+    }
+
+    /// A table of intermediate results.
+    fn scratch_table(&mut self, actor: Actor, table: &Table) {
+        if !self.habits.has(Habit::Scratch) {
+            return;
+        }
+        let name = self.d.pick(&["scratch", "_scratch", "tmp_ids"]).to_string();
+        let made = if self.d.below(2) == 0 {
+            self.try_on(actor, &format!("CREATE TABLE main.{name} AS SELECT * FROM {}", main(table)))
+        } else {
+            let sql = schema::create_table(&mut self.d, self.taste, &name, &[]);
+            self.try_on(actor, &sql)
+        };
+        if !made {
+            return;
+        }
+        for _ in 0..self.d.below(4) {
+            let tables = self.tables(actor);
+            let Some(scratch) = tables.iter().find(|t| t.name == name) else { break };
+            if self.d.below(3) == 0 {
+                self.index(actor, scratch, false);
+            } else {
+                let sql = super::write::write(&mut self.d, scratch, &tables);
+                self.try_on(actor, &sql);
+            }
+        }
+        self.write_to(actor, table);
+        self.try_on(actor, &format!("DROP TABLE IF EXISTS main.{name}"));
+    }
+
+    /// An index that only speeds up what is done in between.
+    fn scratch_index(&mut self, actor: Actor, table: &Table) {
+        if !self.habits.has(Habit::Scratch) {
+            return;
+        }
+        let name = self.fresh_name("index");
+        let (sql, _) = schema::create_index(&mut self.d, self.taste, &name, table, false);
+        if self.try_on(actor, &sql.replace(" INDEX ", " INDEX main.")) {
+            for _ in 0..1 + self.d.below(3) {
+                self.write_to(actor, table);
+            }
+            self.try_on(actor, &format!("DROP INDEX IF EXISTS main.{}", quote(&name)));
         }
     }
 

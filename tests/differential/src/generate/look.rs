@@ -42,7 +42,8 @@ pub fn quote(name: &str) -> String {
 /// All tables and views of main.
 pub fn tables(conn: &Connection) -> Vec<Table> {
     let list =
-        "SELECT name, type, wr, strict FROM pragma_table_list WHERE schema = 'main' AND name NOT LIKE 'sqlite_%' \
+        "SELECT name, type, wr, strict FROM pragma_table_list WHERE schema = 'main' AND type IN ('table', 'view') \
+                AND name NOT LIKE 'sqlite_%' \
                 ORDER BY name";
     let mut statement = conn.prepare(list).unwrap();
     let rows = statement
@@ -73,6 +74,35 @@ fn columns(conn: &Connection, table: &str) -> harness::rusqlite::Result<Vec<Colu
         })
     })?;
     rows.collect()
+}
+
+/// A virtual table.
+#[derive(Debug, Clone)]
+pub struct Virtual {
+    pub name: String,
+    pub sql: String,
+    pub columns: Vec<String>,
+}
+
+impl Virtual {
+    /// Whether it is a tree of boxes.
+    pub fn is_rtree(&self) -> bool {
+        self.sql.contains("USING rtree")
+    }
+}
+
+/// The virtual tables of main whose columns can be told.
+pub fn virtuals(conn: &Connection) -> Vec<Virtual> {
+    let query = "SELECT name, sql FROM main.sqlite_schema WHERE type = 'table' AND rootpage = 0 ORDER BY name";
+    let mut statement = conn.prepare(query).unwrap();
+    let rows = statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))).unwrap();
+    let mut found = Vec::new();
+    for (name, sql) in rows.map(Result::unwrap) {
+        let Ok(columns) = conn.prepare(&format!("SELECT * FROM main.{}", quote(&name))) else { continue };
+        let columns = columns.column_names().map(str::to_string).collect();
+        found.push(Virtual { name, sql, columns });
+    }
+    found
 }
 
 /// Names of the objects of a kind in main (or, for triggers, of temp too).

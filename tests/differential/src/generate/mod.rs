@@ -6,36 +6,48 @@
 //! - Nothing here asks for the time or for random numbers other than the seed's.
 //! - What the README names as not possible is not generated: a column that a CREATE UNIQUE INDEX named is never dropped.
 
+mod around;
 mod change;
 mod look;
 mod schema;
+mod texts;
 mod value;
+mod virtuals;
 mod write;
 
 use std::collections::HashSet;
 
 use harness::{Dice, Sql, TempDir};
 
+use crate::client::Outcome;
+use crate::habits::{Habit, Habits};
 use crate::program::{Actor, Program, Step, Which};
-use crate::shadow::{Outcome, Shadow};
+use crate::shadow::Shadow;
 use look::Table;
 use schema::Taste;
 
-/// Makes the program of a seed.
-pub fn program(seed: u64) -> Program {
+/// Makes the program of a seed for these habits.
+pub fn program(seed: u64, allowed: Habits) -> Program {
     let mut dice = Dice::new(seed);
+    let habits = habits(&mut dice).and(allowed);
     let program = settings(&mut dice);
     let dir = TempDir::new();
     let taste = taste(&mut dice);
-    let actors = actors(&mut dice);
-    let taste = Taste { skipping: !actors.iter().any(|a| a.is_shell()), ..taste };
+    let mut actors = actors(&mut dice);
+    if habits.has(Habit::Turns) {
+        actors = processes(&mut dice);
+    }
+    let hooked = |actor: &Actor| matches!(actor, Actor::Local | Actor::Thread);
+    let taste = Taste { skipping: actors.iter().all(hooked), quirks: habits.has(Habit::Texts), ..taste };
     let mut generator = Generator {
         shadow: Shadow::limited(dir.path(), &program.settings),
         steps: Vec::new(),
         ddl: 2 + dice.below(10),
         d: dice,
         taste,
+        habits,
         actors,
+        unseen: HashSet::new(),
         never_drop: HashSet::new(),
         rotating: None,
         ended: false,
@@ -61,6 +73,23 @@ fn settings(d: &mut Dice) -> Program {
     }
 }
 
+/// The more expensive, the rarer.
+fn habits(d: &mut Dice) -> Habits {
+    let rates = [
+        (Habit::Scratch, 2),
+        (Habit::Cursors, 3),
+        (Habit::Restore, 4),
+        (Habit::Older, 2),
+        (Habit::Virtual, 3),
+        (Habit::Short, 2),
+        (Habit::Misfit, 2),
+        (Habit::Texts, 2),
+        (Habit::Turns, 6),
+        (Habit::Silent, 8),
+    ];
+    rates.into_iter().fold(Habits::NONE, |some, (habit, rate)| if d.below(rate) == 0 { some.with(habit) } else { some })
+}
+
 fn taste(d: &mut Dice) -> Taste {
     Taste {
         unique: [0, 2, 4, 6][d.below(4) as usize],
@@ -68,6 +97,7 @@ fn taste(d: &mut Dice) -> Taste {
         triggers: [0, 0, 2, 4][d.below(4) as usize],
         odd_names: d.below(3) == 0,
         skipping: false,
+        quirks: false,
         habit: [None, Some(d.below(change::SEQUENCES))][d.below(2) as usize],
     }
 }
@@ -87,9 +117,23 @@ fn actors(d: &mut Dice) -> Vec<Actor> {
     all[d.below(all.len() as u64) as usize].clone()
 }
 
+/// Programs in which processes take turns have some that answer.
+fn processes(d: &mut Dice) -> Vec<Actor> {
+    let all = [
+        vec![Actor::Process],
+        vec![Actor::LoadedProcess],
+        vec![Actor::Process, Actor::LoadedProcess],
+        vec![Actor::Local, Actor::Process],
+        vec![Actor::Local, Actor::LoadedProcess],
+        vec![Actor::Local, Actor::Thread, Actor::Process, Actor::LoadedProcess],
+    ];
+    all[d.below(all.len() as u64) as usize].clone()
+}
+
 struct Generator {
     d: Dice,
     taste: Taste,
+    habits: Habits,
     /// Out of 30: how many statements change the schema.
     ddl: u64,
     actors: Vec<Actor>,
@@ -97,6 +141,8 @@ struct Generator {
     steps: Vec<Step>,
     /// Columns that a UNIQUE index has named.
     never_drop: HashSet<String>,
+    /// UNIQUE indexes made since the publisher looked last.
+    unseen: HashSet<String>,
     /// The table whose former selves are called `rotated`.
     rotating: Option<String>,
     /// A statement took too long: the program ends before it.
@@ -117,6 +163,11 @@ impl Generator {
                 if self.d.below(2) == 0 {
                     self.try_on(actor, &format!("PRAGMA {pragma} = ON"));
                 }
+            }
+        }
+        for actor in self.actors.clone() {
+            if self.taste.quirks && self.d.below(4) == 0 {
+                self.try_on(actor, ".dqs off");
             }
         }
         for _ in 0..1 + self.d.below(4) {
@@ -171,21 +222,27 @@ impl Generator {
 
     fn outside(&mut self) {
         let actor = self.actor();
+        if self.save_or_start() || self.cursor(actor) || self.turn(actor) || self.silent_write() {
+            return;
+        }
         match self.d.below(100) {
             0..=13 => {
                 let begin = self.d.pick(&["BEGIN", "BEGIN IMMEDIATE", "SAVEPOINT \"outer\""]).to_string();
                 self.try_on(actor, &begin);
             }
             14..=21 => self.check(),
-            22..=24 => self.steps.push(Step::Flush),
+            22..=24 => self.flush(),
             25 => self.steps.push(Step::Stop),
-            26..=27 => self.steps.push(Step::Publish),
+            26..=27 => self.at_rest(Step::Publish),
             28..=31 => self.setting(actor),
             _ => self.work(actor),
         }
     }
 
     fn inside(&mut self, actor: Actor) {
+        if self.cursor(actor) {
+            return;
+        }
         match self.d.below(100) {
             0..=10 => drop(self.try_on(actor, "COMMIT")),
             11..=13 => drop(self.try_on(actor, "ROLLBACK")),
@@ -213,12 +270,22 @@ impl Generator {
             1..=2 => Which::Reopened,
             _ => Which::Same,
         };
+        self.unseen.clear();
         self.steps.push(Step::Check(which));
+    }
+
+    /// What was committed has been looked at afterwards.
+    fn flush(&mut self) {
+        self.unseen.clear();
+        self.steps.push(Step::Flush);
     }
 
     fn work(&mut self, actor: Actor) {
         if self.d.below(30) < self.ddl {
             return self.change(actor);
+        }
+        if self.habits.has(Habit::Virtual) && self.d.below(3) == 0 {
+            return self.virtual_work(actor);
         }
         if self.d.below(25) == 0 {
             return self.elsewhere(actor);
@@ -230,8 +297,12 @@ impl Generator {
         if !self.keys_fit(actor) {
             return;
         }
+        self.plain_write(actor, &tables);
+    }
+
+    fn plain_write(&mut self, actor: Actor, tables: &[Table]) {
         let table = &tables[self.d.below(tables.len() as u64) as usize];
-        let sql = write::write(&mut self.d, table, &tables);
+        let sql = write::write(&mut self.d, table, tables);
         self.try_on(actor, &sql);
     }
 
@@ -259,6 +330,8 @@ impl Generator {
             5 => format!("PRAGMA application_id = {number}"),
             6..=8 => "VACUUM".into(),
             9 => "ANALYZE".into(),
+            // It would wait for every snapshot.
+            10 if !self.shadow.cursors().is_empty() => "REINDEX".into(),
             10 => "PRAGMA wal_checkpoint(TRUNCATE)".into(),
             11 => "PRAGMA incremental_vacuum".into(),
             12 => format!("PRAGMA trusted_schema = {}", number % 2),

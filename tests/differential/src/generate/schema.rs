@@ -3,7 +3,7 @@
 use harness::Dice;
 
 use super::look::{quote, Table};
-use super::{value, write};
+use super::{texts, value, write};
 
 const TYPES: [&str; 8] = ["INTEGER", "TEXT", "REAL", "BLOB", "NUMERIC", "", "VARCHAR(10)", "INT"];
 const STRICT_TYPES: [&str; 6] = ["INTEGER", "TEXT", "REAL", "BLOB", "ANY", "INT"];
@@ -21,6 +21,8 @@ pub struct Taste {
     /// Whether AFTER INSERT triggers may say RAISE(IGNORE) or RAISE(FAIL): a writer without the extension would then
     /// write rows that no trigger of ours sees.
     pub skipping: bool,
+    /// Whether texts have quirks (`texts.rs`).
+    pub quirks: bool,
     /// A sequence of schema changes that this program has a weakness for: defects may need the same one twice.
     pub habit: Option<u64>,
 }
@@ -28,6 +30,9 @@ pub struct Taste {
 /// A name for a table.
 pub fn table_name(d: &mut Dice, taste: Taste) -> String {
     if taste.odd_names && d.below(3) == 0 {
+        if taste.quirks && d.below(4) == 0 {
+            return d.pick(&["logged", "logger", "Logged", "new", "keys"]).to_string();
+        }
         return d.pick(&["two words", "quo\"te", "Größe", "select", "it's", "T", "a.b", "x;y", "[b]"]).to_string();
     }
     d.pick(&["t", "u", "v", "w", "item", "part"]).to_string()
@@ -78,6 +83,7 @@ pub fn create_table(d: &mut Dice, taste: Taste, name: &str, parents: &[Table]) -
     let mut parts: Vec<String> = columns
         .iter()
         .map(|c| format!("{} {}{}", quote(&c.name), c.declared, c.constraints).trim_end().to_string())
+        .map(|c| if taste.quirks { c + texts::comment(d) } else { c })
         .collect();
     parts.extend(constraints);
     let options: Vec<&str> =
@@ -170,7 +176,9 @@ fn decorate(d: &mut Dice, taste: Taste, column: &mut Draft, source: Option<&str>
     if let Some(source) = source.filter(|_| d.below(10) == 0) {
         // Versions of SQLite do not agree on reals as text, and what is stored was computed by whoever wrote it.
         let source = format!("CASE typeof({source}) WHEN 'real' THEN CAST({source} AS INTEGER) ELSE {source} END");
+        let quirky = taste.quirks && d.below(2) == 0;
         let expression = match declared {
+            _ if quirky => texts::generated(d, &source),
             "TEXT" => format!("CAST({source} AS TEXT) || '!'"),
             "BLOB" => format!("CAST({source} AS BLOB)"),
             _ => format!("length({source})"),
@@ -179,6 +187,10 @@ fn decorate(d: &mut Dice, taste: Taste, column: &mut Draft, source: Option<&str>
         column.generated = true;
     } else {
         match d.below(10) {
+            0..=3 if taste.quirks => {
+                let null = d.pick(&["", "", " NOT NULL", " NOT NULL ON CONFLICT REPLACE"]);
+                text.push_str(&format!("{null} DEFAULT {}", texts::default(d, "b")));
+            }
             0 => text.push_str(&format!(" DEFAULT {}", parenthesised(&value::of_type(d, declared)))),
             1 => text.push_str(&format!(
                 " NOT NULL{} DEFAULT {}",
@@ -190,7 +202,8 @@ fn decorate(d: &mut Dice, taste: Taste, column: &mut Draft, source: Option<&str>
             _ => {}
         }
         if d.below(14) == 0 {
-            text.push_str(&format!(" CHECK ({name} IS NULL OR length({name}) < 50)"));
+            let comment = if taste.quirks { texts::comment(d) } else { "" };
+            text.push_str(&format!(" CHECK ({name} IS NULL OR length({name}) < 50{comment})"));
         }
     }
     if d.below(14) < taste.unique {
@@ -227,7 +240,7 @@ fn foreign_key(d: &mut Dice, own: &str, column: &str, parents: &[Table]) -> Stri
 }
 
 /// A CREATE INDEX and the columns that it names.
-pub fn create_index(d: &mut Dice, name: &str, table: &Table, unique: bool) -> (String, Vec<String>) {
+pub fn create_index(d: &mut Dice, taste: Taste, name: &str, table: &Table, unique: bool) -> (String, Vec<String>) {
     let mut named = Vec::new();
     // Nothing computed from the key, as for generated columns.
     let mut columns: Vec<_> = table.columns.iter().filter(|c| !unique || !c.pk).collect();
@@ -243,6 +256,7 @@ pub fn create_index(d: &mut Dice, name: &str, table: &Table, unique: bool) -> (S
     for _ in 0..1 + d.below(2) {
         let c = column(d);
         terms.push(match d.below(9) {
+            _ if taste.quirks && d.below(3) == 0 => texts::term(d, &c),
             0 => format!("{c} COLLATE NOCASE"),
             1 => format!("{c} DESC"),
             2 => format!("lower({c})"),
@@ -253,6 +267,10 @@ pub fn create_index(d: &mut Dice, name: &str, table: &Table, unique: bool) -> (S
         });
     }
     let condition = match d.below(6) {
+        0..=3 if taste.quirks => {
+            let c = column(d);
+            format!(" WHERE {}", texts::condition(d, table, &c))
+        }
         0 => format!(" WHERE {} IS NOT NULL", column(d)),
         1 => format!(" WHERE {} > 2", column(d)),
         2 => format!(" WHERE typeof({}) = 'text' OR {} < 5", column(d), column(d)),
