@@ -147,7 +147,9 @@ impl Client {
         };
         match result {
             Ok(()) => (Outcome::Done(Vec::new(), 0, 0), String::new()),
-            Err(code) => (Outcome::Failed(code), rusqlite::Error::SqliteFailure(ffi::Error::new(code), None).to_string()),
+            Err(code) => {
+                (Outcome::Failed(code), rusqlite::Error::SqliteFailure(ffi::Error::new(code), None).to_string())
+            }
         }
     }
 

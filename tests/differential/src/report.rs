@@ -4,7 +4,7 @@ use crate::generate;
 use crate::habits::Habits;
 use crate::program::Program;
 use crate::reduce::reduce;
-use crate::run::{run, Failure};
+use crate::run::{run, Failure, Kind};
 
 /// Runs that a reduction may take.
 const RUNS_MAX: usize = 400;
@@ -12,7 +12,14 @@ const RUNS_MAX: usize = 400;
 /// Runs a seed; the report if it fails.
 pub fn check_seed(seed: u64) -> Result<(), String> {
     let program = generate::program(seed, Habits::chosen());
-    run(&program).map_err(|failure| describe(&program, &failure, &command(seed)))
+    let Err(failure) = run(&program) else { return Ok(()) };
+    // A transaction can begin to read between our last look and our COMMIT, a few microseconds (the README tells how
+    // often). Whoever meets us twice in four runs does not meet us by chance.
+    if failure.kind == Kind::Busy && (0..3).all(|_| run(&program).is_ok()) {
+        eprintln!("seed {seed} met the background once: {failure}");
+        return Ok(());
+    }
+    Err(describe(&program, &failure, &command(seed)))
 }
 
 /// The command that repeats a seed.

@@ -24,7 +24,7 @@ use crate::virtuals;
 /// SQLITE_CONSTRAINT_DATATYPE, which ffi does not name for old hosts.
 const SQLITE_CONSTRAINT_DATATYPE: i32 = ffi::SQLITE_CONSTRAINT | (12 << 8);
 
-/// How long after the last connection's end the write-ahead log may be there.
+/// How long what is about to happen may take: after the last connection's end the write-ahead log goes, say.
 const GONE: Duration = Duration::from_secs(10);
 
 /// What went wrong.
@@ -256,7 +256,7 @@ impl<'p> Run<'p> {
         let wal = PathBuf::from(format!("{}-wal", self.primary.display()));
         // Our threads end after the last connection; an application that comes back meanwhile meets them half gone.
         let deadline = Instant::now() + GONE;
-        while alone && self.program.steps.len() % 2 == 0 && wal.exists() {
+        while alone && self.program.steps.len().is_multiple_of(2) && wal.exists() {
             if Instant::now() > deadline {
                 return Err((Kind::Primary, "the last connection left a write-ahead log behind".into()));
             }
@@ -284,11 +284,16 @@ impl<'p> Run<'p> {
         }
         self.publish()?;
         if self.running {
-            // It refuses where the channel is merely behind; then flushing is enough, as it says.
-            self.observer
-                .try_run("SELECT logos_resync()")
-                .or_else(|e| self.observer.try_run("SELECT logos_flush(60)").map_err(|_| e))
-                .map_err(|e| (Kind::Publish, e.to_string()))?;
+            // It refuses while messages are on their way; then flushing may be enough, or it is called again, as it says.
+            let deadline = Instant::now() + GONE;
+            while let Err(e) = self.observer.try_run("SELECT logos_resync()") {
+                if self.observer.try_run("SELECT logos_flush(60)").is_ok() {
+                    break;
+                }
+                if Instant::now() > deadline {
+                    return Err((Kind::Publish, e.to_string()));
+                }
+            }
             self.restored = false;
         }
         Ok(())

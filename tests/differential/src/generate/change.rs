@@ -317,7 +317,10 @@ impl Generator {
                 let tables = self.tables(actor);
                 if let Some(now) = tables.iter().find(|t| t.name == table.name) {
                     let sql = super::write::write(&mut self.d, now, &tables);
-                    self.try_on(actor, &if unseen { sql.replace("OR REPLACE ", "").replace("REPLACE ", "INSERT ") } else { sql });
+                    self.try_on(
+                        actor,
+                        &if unseen { sql.replace("OR REPLACE ", "").replace("REPLACE ", "INSERT ") } else { sql },
+                    );
                 }
             }
             self.try_on(actor, &format!("DROP INDEX main.{}", quote(&name)));

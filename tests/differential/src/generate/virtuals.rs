@@ -134,7 +134,11 @@ impl Generator {
             Some(key) if module != "fts4" => format!(", content_rowid='{}'", key.replace('\'', "''")),
             _ => String::new(),
         };
-        let word = if module == "fts4" || !self.habits.has(Habit::Short) { "content" } else { self.d.pick(&["content", "content", "conte"]) };
+        let word = if module == "fts4" || !self.habits.has(Habit::Short) {
+            "content"
+        } else {
+            self.d.pick(&["content", "content", "conte"])
+        };
         let made = self.try_on(
             actor,
             &format!(
@@ -230,8 +234,9 @@ impl Generator {
         if self.d.below(6) == 0 {
             return value::any(&mut self.d);
         }
-        let words: Vec<&str> =
-            (0..1 + self.d.below(5)).map(|_| self.d.pick(&["a", "b", "c", "fox", "foxes", "Größe", "d.", "E"])).collect();
+        let words: Vec<&str> = (0..1 + self.d.below(5))
+            .map(|_| self.d.pick(&["a", "b", "c", "fox", "foxes", "Größe", "d.", "E"]))
+            .collect();
         format!("'{}'", words.join(" "))
     }
 }
