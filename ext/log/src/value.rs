@@ -102,6 +102,11 @@ pub(crate) fn write<W: Write>(out: &mut Output<W>, value: ValueRef<'_>) -> Resul
     }
 }
 
+/// Writes a value in the encoding of a payload, where nothing but its bytes matters.
+pub fn encode<W: Write>(out: W, value: ValueRef<'_>) -> Result<(), LogError> {
+    write(&mut Output { inner: out }, value)
+}
+
 /// Values as bytes, in the encoding of a payload: for rows that must wait in a table.
 pub fn to_bytes<'v>(values: impl IntoIterator<Item = &'v Value>) -> Result<Vec<u8>, LogError> {
     let mut out = Output { inner: Vec::new() };

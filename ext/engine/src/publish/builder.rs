@@ -129,8 +129,8 @@ struct Builder<'p> {
     refused_since: Cell<Option<Instant>>,
     /// Tables that are left out for now.
     omitted: Omitted,
-    /// Virtual tables that are not replicated.
-    left_out: Vec<String>,
+    /// Virtual tables that are not replicated, and what may belong to them.
+    left_out: Vec<schema::LeftOut>,
     /// Tables of which rows were written past the capture triggers.
     bypassed: BTreeSet<String>,
 }
@@ -466,7 +466,7 @@ impl<'p> Builder<'p> {
     /// Tells the status what is not replicated, or only by hand.
     fn warn(&self) {
         let mut warnings: Vec<String> =
-            self.left_out.iter().map(|name| format!("virtual table {name} is not replicated")).collect();
+            self.left_out.iter().map(|l| format!("table {} is not replicated: {}", l.name, l.why)).collect();
         warnings.extend(self.omitted.warnings());
         if !self.bypassed.is_empty() {
             warnings.push(format!(
@@ -514,7 +514,9 @@ impl<'p> Builder<'p> {
     /// The same; `None`: not without another table.
     fn build(&mut self) -> Result<Option<bool>> {
         let publisher = self.publisher;
-        let mut plan = snapshot::plan(&self.conn, &self.published, &mut self.survey, &mut self.omitted)?;
+        let untouched = |_: &[String]| false;
+        let mut plan =
+            snapshot::plan(&self.conn, &self.published, &mut self.survey, &mut self.omitted, &untouched)?;
         self.seen = plan.next.cursor;
         if plan.is_empty() && !plan.moved(&self.published) {
             return Ok(Some(false));

@@ -17,7 +17,7 @@ use std::io::{BufRead, Seek, SeekFrom};
 use logos_log::ids::Position;
 use logos_log::payload::{Counts, Encoding, Extent, Header, Item, PayloadReader, TableHead};
 use logos_log::value::Value;
-use rusqlite::{Connection, Transaction, TransactionBehavior};
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 
 use super::guard::{guard, unguard};
 use super::left_out::{self, concerns_object, reason, Left};
@@ -271,7 +271,13 @@ impl<'t> Applying<'t> {
     fn schema(&mut self, statements: &[String]) -> Result<()> {
         self.schema_changed = true;
         unguard(self.tx)?;
-        for sql in statements {
+        let aside = self.set_aside(statements)?;
+        // An index cannot be opened, and so not dropped, once the table that it is made from is gone.
+        let drops_virtual = |sql: &&String| {
+            sqltext::dropped(sql).is_some_and(|(_, name)| self.virtuals.iter().any(|o| o.name == name))
+        };
+        let (first, then): (Vec<&String>, Vec<&String>) = statements.iter().partition(drops_virtual);
+        for sql in first.into_iter().chain(then) {
             if self.reset(sql)? {
                 continue;
             }
@@ -288,15 +294,28 @@ impl<'t> Applying<'t> {
                 self.create(sql)?;
             }
         }
+        aside.iter().try_for_each(|object| self.create(&object.sql))?;
         // Made anew by these statements, they are no more writable.
         self.leave_out_tables(&self.not_writable.clone())?;
         self.find_virtuals()?;
-        for object in self.virtuals.iter().filter(|o| statements.contains(&o.sql)) {
+        for object in self.virtuals.iter().filter(|o| statements.contains(&o.sql) || aside.contains(o)) {
             if let Way::Index(indexer) = virtuals::way(object) {
                 self.rebuild.push(indexer);
             }
         }
         Ok(())
+    }
+
+    /// Takes away the FTS4 indexes that have the columns of their tables, since those may change: they are made again afterwards.
+    fn set_aside(&mut self, statements: &[String]) -> Result<Vec<Object>> {
+        let named = |o: &Object| statements.iter().any(|sql| sqltext::dropped(sql).is_some_and(|(_, name)| name == o.name));
+        let aside = self.virtuals.iter().filter(|o| virtuals::has_columns_of_its_table(o) && !named(o));
+        let aside: Vec<Object> = aside.cloned().collect();
+        for object in &aside {
+            let sql = format!("DROP TABLE {}", quote(&object.name));
+            self.tx.execute(&sql, []).doing(|| self.changing(&sql))?;
+        }
+        Ok(aside)
     }
 
     /// Runs a CREATE; what this SQLite cannot make is left out.
@@ -371,8 +390,8 @@ impl<'t> Applying<'t> {
     }
 
     fn text_of_table(&self, name: &str) -> Result<Option<String>> {
-        let objects = schema::read(self.tx)?;
-        Ok(objects.into_iter().find(|o| o.kind == "table" && o.name == name).map(|o| o.sql))
+        let query = "SELECT sql FROM sqlite_schema WHERE type = 'table' AND name = ?1";
+        self.tx.query_row(query, [name], |row| row.get(0)).optional().doing(|| "reading the schema".into())
     }
 
     fn leave_out_virtual(&mut self, name: &str, e: &rusqlite::Error) -> Result<()> {
@@ -514,7 +533,7 @@ impl<'t> Applying<'t> {
     /// refuses those), no virtual table that we would not send.
     fn check_statement(&self, sql: &str) -> Result<()> {
         let object = Object { kind: "table".into(), name: String::new(), table: String::new(), sql: sql.to_string() };
-        let known = !object.is_virtual() || virtuals::way(&object) != Way::LeftOut;
+        let known = !object.is_virtual() || !matches!(virtuals::way(&object), Way::LeftOut(_));
         if sqltext::changes_schema(sql) && known {
             return Ok(());
         }

@@ -12,7 +12,7 @@ use super::canary;
 use super::capture::{self, Captured};
 use super::omitted::Omitted;
 use super::sidecar::{Base, Published};
-use super::{left_out, quote, schema, snapshot, virtuals};
+use super::{left_out, quote, schema, snapshot, stamps};
 use crate::error::{Doing, Result};
 
 /// What a comparison found.
@@ -89,8 +89,9 @@ fn same_rows(primary: &Connection, replica: &Connection, captured: &Captured) ->
     };
     let columns = table.columns.iter().map(column).collect::<Vec<_>>().join(", ");
     let order = table.key.iter().map(|k| quote(k)).collect::<Vec<_>>().join(", ");
-    let query = [format!("SELECT {columns} FROM {} ORDER BY {order}", quote(&table.name))];
-    match (virtuals::stamp(primary, &query), virtuals::stamp(replica, &query)) {
+    let query = [(format!("SELECT {columns} FROM {} ORDER BY {order}", quote(&table.name)), 2 * table.columns.len())];
+    let how = snapshot::Reading::of(logos_log::payload::Encoding::Utf8);
+    match (stamps::digest(primary, &how, &query), stamps::digest(replica, &how, &query)) {
         (Ok(here), Ok(there)) => here == there,
         _ => false,
     }

@@ -28,8 +28,6 @@ pub struct Change {
     pub unsure: HashSet<String>,
     /// Tables that the statements rename: present name → former name.
     pub renamed: HashMap<String, String>,
-    /// Whether the schema cookie moved so much further than is explained that something may have been dropped and made again.
-    pub something_unseen: bool,
 }
 
 /// What is known besides the two texts.
@@ -58,7 +56,7 @@ pub fn change(old: &[Object], new: &[Object], evidence: &Evidence, own: Own<'_>)
     let tables = tables(old, new, evidence);
     let steps = tables.iter().map(Table::steps).sum::<i64>() + steps_beside(old, new, evidence);
     let spare = evidence.cookie_moved.map_or(i64::MAX, |moved| moved - steps);
-    let mut change = Change { something_unseen: spare >= UNSEEN, ..Change::default() };
+    let mut change = Change::default();
     let mut plans = Vec::new();
     let mut resets = Vec::new();
     for table in &tables {

@@ -15,6 +15,7 @@ pub mod guard;
 pub mod hooks;
 pub mod hosthooks;
 pub mod left_out;
+mod modules;
 pub mod omitted;
 pub mod reset;
 pub mod role;
@@ -23,6 +24,7 @@ mod section;
 pub mod sidecar;
 pub mod snapshot;
 pub mod sqltext;
+pub mod stamps;
 mod triggers;
 pub mod virtuals;
 

@@ -48,13 +48,22 @@ pub fn cookie(conn: &Connection) -> rusqlite::Result<i64> {
     conn.pragma_query_value(None, "schema_version", |row| row.get(0))
 }
 
-/// Reads the replicated part of the schema, in the order of creation.
+/// Reads the replicated part of the schema, in the order of creation; virtual tables after the others, which they may be made from.
 pub fn read(conn: &Connection) -> Result<Vec<Object>> {
     Ok(split(conn)?.0)
 }
 
-/// Names of the virtual tables that are left out: the status says so.
-pub fn left_out(conn: &Connection) -> Result<Vec<String>> {
+/// A table that is not replicated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Its name.
+    pub name: String,
+    /// A clause that tells the reason.
+    pub why: String,
+}
+
+/// The tables that are left out: the status says so.
+pub fn left_out(conn: &Connection) -> Result<Vec<LeftOut>> {
     Ok(split(conn)?.1)
 }
 
@@ -81,49 +90,101 @@ pub fn not_utf8(conn: &Connection) -> Result<Vec<(String, String)>> {
     rows.filter_map(rusqlite::Result::transpose).collect::<rusqlite::Result<Vec<_>>>().doing(doing)
 }
 
-/// What is replicated, and the names of the virtual tables that are not.
-fn split(conn: &Connection) -> Result<(Vec<Object>, Vec<String>)> {
+/// What is replicated, and which tables are not.
+pub fn split(conn: &Connection) -> Result<(Vec<Object>, Vec<LeftOut>)> {
     let doing = || "reading the schema".to_string();
     let mut statement = conn
         .prepare(&format!("SELECT type, name, tbl_name, sql FROM sqlite_schema WHERE {THEIRS} ORDER BY rowid"))
         .doing(doing)?;
     let rows = statement.query_map([], |row| object(row).map(std::result::Result::ok)).doing(doing)?;
     let all = rows.filter_map(rusqlite::Result::transpose).collect::<rusqlite::Result<Vec<_>>>().doing(doing)?;
-    let virtuals: Vec<&Object> = all.iter().filter(|o| o.is_virtual()).collect();
-    let left_out: Vec<String> =
-        virtuals.iter().filter(|o| !is_replicated(conn, o, &all)).map(|o| o.name.clone()).collect();
-    let ours = |o: &&Object| match o.is_virtual() {
-        true => !left_out.contains(&o.name),
-        false => !virtuals.iter().any(|v| is_shadow(v, &o.table)),
-    };
-    Ok((all.iter().filter(ours).cloned().collect(), left_out))
+    let shadows = Shadows::of(conn, &all).doing(doing)?;
+    let mut left_out = Vec::new();
+    for object in all.iter().filter(|o| o.kind == "table") {
+        let why = if object.is_virtual() { left_out_because(conn, object, &all) } else { shadows.unsure(&object.name) };
+        left_out.extend(why.map(|why| LeftOut { name: object.name.clone(), why }));
+    }
+    let is_out = |o: &Object| left_out.iter().any(|l| l.name.eq_ignore_ascii_case(&o.table));
+    let mut replicated: Vec<Object> = all.iter().filter(|o| !is_out(o) && !shadows.has(o)).cloned().collect();
+    replicated.sort_by_key(Object::is_virtual);
+    Ok((replicated, left_out))
 }
 
-/// Whether a virtual table is replicated. An index over a view is not: nobody knows which rows a change moves in it. One that
+/// Why a virtual table is not replicated, if so. An index over a view is not: nobody knows which rows a change moves in it. One that
 /// does not fit its table at the moment is left out until it does.
-fn is_replicated(conn: &Connection, object: &Object, all: &[Object]) -> bool {
+fn left_out_because(conn: &Connection, object: &Object, all: &[Object]) -> Option<String> {
+    let table = |name: &str| all.iter().any(|o| o.kind == "table" && !o.is_virtual() && o.name.eq_ignore_ascii_case(name));
     match virtuals::way(object) {
-        Way::LeftOut => false,
-        Way::Rows { .. } => true,
-        Way::Index(indexer) => {
-            all.iter().any(|o| o.kind == "table" && !o.is_virtual() && o.name.eq_ignore_ascii_case(&indexer.content))
-                && indexer.fits(conn).unwrap_or(false)
+        Way::LeftOut(why) => Some(why),
+        Way::Index(index) if !table(&index.content) => {
+            Some(format!("it is an index over {}, which is no table of this database", quote(&index.content)))
         }
+        Way::Index(index) => match index.fits(conn) {
+            Ok(true) => None,
+            Ok(false) => Some(format!("its columns are not those of table {}", quote(&index.content))),
+            Err(e) => Some(format!("it cannot be opened: {e}")),
+        },
+        Way::Rows { .. } => None,
     }
 }
 
-/// Tables that a virtual table keeps its content in.
-fn is_shadow(virtual_table: &Object, name: &str) -> bool {
-    let suffixes: &[&str] = match virtual_table.module().as_deref() {
-        Some("fts5") => &["data", "idx", "content", "docsize", "config"],
-        Some("fts3" | "fts4") => &["content", "segments", "segdir", "docsize", "stat"],
-        Some("rtree" | "rtree_i32" | "geopoly") => &["node", "parent", "rowid"],
-        _ => &[],
-    };
-    name.len() > virtual_table.name.len()
-        && name.is_char_boundary(virtual_table.name.len())
-        && name[..virtual_table.name.len()].eq_ignore_ascii_case(&virtual_table.name)
-        && suffixes.iter().any(|s| name[virtual_table.name.len()..].eq_ignore_ascii_case(&format!("_{s}")))
+/// The tables that virtual tables keep their content in. A trigger on one makes the file unreadable for DEFENSIVE connections of newer
+/// SQLite. Of the modules that we know, the suffixes are known; of others that are here, SQLite says it.
+struct Shadows {
+    /// Virtual tables of modules that we know: name and suffixes.
+    known: Vec<(String, &'static [&'static str])>,
+    /// In lower case.
+    told: HashSet<String>,
+    /// Virtual tables of modules that are not here: name and module.
+    strange: Vec<(String, String)>,
+}
+
+impl Shadows {
+    fn of(conn: &Connection, all: &[Object]) -> rusqlite::Result<Self> {
+        let mut shadows = Self { known: Vec::new(), told: HashSet::new(), strange: Vec::new() };
+        for object in all.iter().filter(|o| o.is_virtual()) {
+            let module = object.module().unwrap_or_default();
+            match virtuals::suffixes(&module) {
+                Some(suffixes) => shadows.known.push((object.name.clone(), suffixes)),
+                None => shadows.strange.push((object.name.clone(), module)),
+            }
+        }
+        if !shadows.strange.is_empty() {
+            let here = lower_names(conn, "SELECT lower(name) FROM pragma_module_list")?;
+            shadows.strange.retain(|(_, module)| !here.contains(module));
+            let told = "SELECT lower(name) FROM pragma_table_list WHERE schema = 'main' AND type = 'shadow'";
+            // From SQLite 3.37. Before, those of unknown modules are ordinary tables to us, as they are to their writers.
+            shadows.told = lower_names(conn, told).unwrap_or_default();
+        }
+        Ok(shadows)
+    }
+
+    fn has(&self, object: &Object) -> bool {
+        let suffixed = |(name, suffixes): &(String, &'static [&'static str])| {
+            let rest = belonging(&object.table, name);
+            rest.is_some_and(|rest| suffixes.iter().any(|s| rest.eq_ignore_ascii_case(s)))
+        };
+        self.known.iter().any(suffixed) || self.told.contains(&object.table.to_ascii_lowercase())
+    }
+
+    /// Why a table is left out that may belong to a virtual table whose module is not here.
+    fn unsure(&self, table: &str) -> Option<String> {
+        let (name, module) = self.strange.iter().find(|(name, _)| belonging(table, name).is_some())?;
+        Some(format!("it may belong to virtual table {}, and module {module} is not here to tell", quote(name)))
+    }
+}
+
+/// What follows `name_` in the name of a table.
+fn belonging<'t>(table: &'t str, name: &str) -> Option<&'t str> {
+    let (head, rest) = (table.get(..name.len())?, table.get(name.len()..)?);
+    head.eq_ignore_ascii_case(name).then(|| rest.strip_prefix('_')).flatten()
+}
+
+fn lower_names(conn: &Connection, query: &str) -> rusqlite::Result<HashSet<String>> {
+    let mut statement = conn.prepare(query)?;
+    // A name may be no UTF-8.
+    let names = statement.query_map([], |row| Ok(String::from_utf8_lossy(row.get_ref(0)?.as_bytes()?).into_owned()))?;
+    names.collect()
 }
 
 /// Digest of a schema: equal on a primary and on a replica that has applied all its schema changes.
@@ -171,8 +232,8 @@ pub struct Table {
     pub name: String,
     /// Whether it is a virtual table.
     pub is_virtual: bool,
-    /// For a virtual table, the queries that tell whether it changed.
-    pub stamp: Vec<String>,
+    /// For a virtual table, the tables that hold its rows.
+    pub shadows: Vec<String>,
     /// Columns that are read and written, in order: all but generated ones, and before them the rowid where that is the key.
     pub columns: Vec<String>,
     /// The columns of the key, in order.
@@ -219,13 +280,9 @@ const KEY_COLUMNS_MAX: usize = 250;
 
 /// Names, in lower case, of the tables that foreign keys refer to.
 pub fn parents(conn: &Connection) -> rusqlite::Result<HashSet<String>> {
-    let mut statement = conn.prepare(
-        "SELECT DISTINCT lower(f.\"table\") FROM main.sqlite_schema AS s, pragma_foreign_key_list(s.name, 'main') AS f \
-         WHERE s.type = 'table'",
-    )?;
-    // A name may be no UTF-8.
-    let names = statement.query_map([], |row| Ok(String::from_utf8_lossy(row.get_ref(0)?.as_bytes()?).into_owned()))?;
-    names.collect()
+    let query = "SELECT lower(f.\"table\") FROM main.sqlite_schema AS s, pragma_foreign_key_list(s.name, 'main') AS f \
+                 WHERE s.type = 'table'";
+    lower_names(conn, query)
 }
 
 struct Column {
@@ -257,6 +314,11 @@ impl Column {
         };
         Some((self.name.clone(), stored))
     }
+}
+
+/// The names of a table's columns.
+pub fn column_names(conn: &Connection, table: &str) -> rusqlite::Result<Vec<String>> {
+    Ok(columns(conn, table)?.into_iter().map(|column| column.name).collect())
 }
 
 fn columns(conn: &Connection, table: &str) -> rusqlite::Result<Vec<Column>> {
@@ -313,11 +375,11 @@ pub(super) fn try_table(conn: &Connection, object: &Object) -> rusqlite::Result<
         return describe(conn, object).map(Some);
     }
     match virtuals::way(object) {
-        Way::Rows { stamp } => {
+        Way::Rows { shadows } => {
             let module = object.module().unwrap_or_default();
-            virtuals::describe(conn, name, &module, &stamp).map(Some)
+            virtuals::describe(conn, name, &module, &shadows).map(Some)
         }
-        Way::Index(_) | Way::LeftOut => Ok(None),
+        Way::Index(_) | Way::LeftOut(_) => Ok(None),
     }
 }
 
@@ -376,7 +438,7 @@ fn describe(conn: &Connection, object: &Object) -> rusqlite::Result<Table> {
         generated: columns.iter().filter_map(expression).collect(),
         defaults: columns.iter().filter_map(Column::default_of_not_null).collect(),
         autoincrement: key_is_alias && sqltext::mentions(&object.sql, "autoincrement"),
-        stamp: Vec::new(),
+        shadows: Vec::new(),
         columns: read,
         key,
         key_is_rowid: key_is_alias || key_is_hidden,

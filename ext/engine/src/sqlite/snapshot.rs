@@ -22,7 +22,7 @@ use super::left_out::{concerns_object, reason};
 use super::omitted::Omitted;
 use super::section::{bind, param};
 use super::sidecar::{Base, Published};
-use super::{canary, columns, diff, quote, reset, schema, virtuals};
+use super::{canary, columns, diff, quote, reset, schema, stamps};
 use crate::error::{Doing, Error, Result};
 
 /// What the next message will say.
@@ -136,16 +136,22 @@ impl Survey {
 }
 
 /// Decides what the next message says. `conn` is in the read transaction of the snapshot; `survey` is what the last call left.
-/// `omitted`: what is left out, which grows by what turns out not to be readable.
-pub fn plan(conn: &Connection, before: &Published, survey: &mut Option<Survey>, omitted: &mut Omitted) -> Result<Plan> {
+/// `omitted`: what is left out, which grows by what turns out not to be readable. `untouched` tells whether the last message's stamp
+/// of a virtual table still holds, given the tables that hold its rows: all that was committed since is known, and none of it wrote there.
+pub fn plan(
+    conn: &Connection,
+    before: &Published,
+    survey: &mut Option<Survey>,
+    omitted: &mut Omitted,
+    untouched: &dyn Fn(&[String]) -> bool,
+) -> Result<Plan> {
     let doing = || "reading the log of changes".to_string();
     let log = read_log(conn, before.cursor).doing(doing)?;
     check_time(conn, before, &log)?;
     let cookie = schema::cookie(conn).doing(doing)?;
-    let survey = match survey.take() {
-        Some(same) if same.cookie == cookie => survey.insert(same),
-        _ => survey.insert(Survey::of(conn, cookie, omitted)?),
-    };
+    let known = survey.take().filter(|known| known.cookie == cookie);
+    let same_schema = known.is_some();
+    let survey = survey.insert(known.map_or_else(|| Survey::of(conn, cookie, omitted), Ok)?);
     let (objects, captured) = (&survey.objects, &survey.captured);
     let mut own = |table: &str, column: &str, literal: &str| {
         let captured = captured.iter().find(|c| c.table.name == table)?;
@@ -160,6 +166,10 @@ pub fn plan(conn: &Connection, before: &Published, survey: &mut Option<Survey>, 
     let change = diff::change(&before.schema, objects, &evidence(before, captured, cookie), &mut own);
     let canary = canary::read(conn).doing(doing)?;
     let vacuumed = !canary::is_armed(canary) || before.canary.is_some_and(|before| Some(before) != canary);
+    let encoding: String = conn.pragma_query_value(None, "encoding", |row| row.get(0)).doing(doing)?;
+    let encoding = Encoding::from_pragma(&encoding)
+        .ok_or_else(|| Error::bug(format!("the database has the unknown text encoding {encoding:?}")))?;
+    let how = Reading::of(encoding);
     let mut tables = Vec::new();
     let mut bases = Vec::new();
     let mut stamps = Vec::new();
@@ -167,15 +177,21 @@ pub fn plan(conn: &Connection, before: &Published, survey: &mut Option<Survey>, 
     for captured in captured {
         let remade = change.remade.contains(&captured.table.name);
         if captured.table.is_virtual {
-            let stamp = match virtuals::stamp(conn, &captured.table.stamp) {
-                Err(e) if concerns_object(&e) => {
-                    omitted.meet(&captured.table.name, reason(&e), cookie);
-                    return plan(conn, before, &mut None, omitted);
-                }
-                other => (captured.table.name.clone(), other.doing(doing)?),
+            let (name, shadows) = (&captured.table.name, &captured.table.shadows);
+            let former = before.stamps.iter().find(|(of, _)| of == name);
+            // A changed schema may have put other rows behind the name.
+            let still = former.filter(|_| same_schema && !remade && untouched(shadows));
+            let stamp = match still.filter(|_| !stamps::is_any_empty(conn, shadows).unwrap_or(true)) {
+                Some(stamp) => stamp.clone(),
+                None => match stamps::stamp(conn, &how, shadows) {
+                    Err(e) if concerns_object(&e) => {
+                        omitted.meet(&captured.table.name, reason(&e), cookie);
+                        return plan(conn, before, &mut None, omitted, untouched);
+                    }
+                    other => (name.clone(), other.doing(doing)?),
+                },
             };
-            // Made anew with the same text, it may have the same stamp.
-            let changed = remade || change.something_unseen || !before.stamps.contains(&stamp);
+            let changed = remade || former != Some(&stamp);
             tables.extend(changed.then(|| TablePlan::whole(captured)));
             stamps.push(stamp);
             continue;
@@ -191,7 +207,6 @@ pub fn plan(conn: &Connection, before: &Published, survey: &mut Option<Survey>, 
         }));
         tables.extend(table_plan);
     }
-    let encoding: String = conn.pragma_query_value(None, "encoding", |row| row.get(0)).doing(doing)?;
     let settings = Settings {
         user_version: conn.pragma_query_value(None, "user_version", |row| row.get(0)).doing(doing)?,
         application_id: conn.pragma_query_value(None, "application_id", |row| row.get(0)).doing(doing)?,
@@ -202,8 +217,7 @@ pub fn plan(conn: &Connection, before: &Published, survey: &mut Option<Survey>, 
         tables,
         settings: (before.settings != Some(settings)).then_some(settings),
         sequences: (before.sequences != sequences).then(|| sequences.clone()),
-        encoding: Encoding::from_pragma(&encoding)
-            .ok_or_else(|| Error::bug(format!("the database has the unknown text encoding {encoding:?}")))?,
+        encoding,
         log_rows: log.rows,
         from: before.cursor,
         next: Published {
@@ -379,11 +393,16 @@ pub fn write<W: Write>(
 
 /// How columns are selected so that text comes as the bytes it is stored in. SQLite hands out UTF-8 whatever the
 /// database's encoding, and converting loses what is not valid; so elsewhere text is read as a blob and marked.
-struct Reading {
+pub struct Reading {
     utf8: bool,
 }
 
 impl Reading {
+    /// For a database of this encoding.
+    pub fn of(encoding: Encoding) -> Self {
+        Self { utf8: encoding == Encoding::Utf8 }
+    }
+
     fn select(&self, expression: &str) -> String {
         if self.utf8 {
             expression.to_string()
@@ -417,12 +436,12 @@ impl Reading {
     }
 
     /// A list of columns of the table that is called `t`.
-    fn list(&self, columns: &[String]) -> String {
+    pub fn list(&self, columns: &[String]) -> String {
         columns.iter().map(|c| self.select(&format!("t.{}", quote(c)))).collect::<Vec<_>>().join(", ")
     }
 
     /// The first `n` values of a row, from value `at` on.
-    fn values<'r>(&self, row: &'r Row<'_>, at: usize, n: usize) -> rusqlite::Result<Vec<ValueRef<'r>>> {
+    pub fn values<'r>(&self, row: &'r Row<'_>, at: usize, n: usize) -> rusqlite::Result<Vec<ValueRef<'r>>> {
         (at..at + n).map(|i| self.get(row, i * self.stride())).collect()
     }
 
@@ -440,7 +459,7 @@ fn write_whole<W: Write>(
     table: &schema::Table,
     writer: &mut PayloadWriter<W>,
 ) -> std::result::Result<(), Failure> {
-    let how = Reading { utf8: encoding == Encoding::Utf8 };
+    let how = Reading::of(encoding);
     // NOT INDEXED: in the order of the table itself, which the replica then appends in. It is also the same order in each of the
     // statements that a wide table needs.
     let mut statements = Vec::new();
@@ -469,7 +488,7 @@ fn write_keys<W: Write>(
     writer: &mut PayloadWriter<W>,
 ) -> std::result::Result<(), Failure> {
     let table = &table_plan.table;
-    let how = Reading { utf8: plan.encoding == Encoding::Utf8 };
+    let how = Reading::of(plan.encoding);
     let mut wide = Wide::of(conn, table, plan.encoding)?;
     let selected = wide.as_ref().map_or_else(|| table.columns.clone(), |wide| wide.address.clone());
     let sql = keys_sql(&how, table_plan, &selected);
@@ -515,7 +534,7 @@ struct Wide<'c> {
 
 impl<'c> Wide<'c> {
     fn of(conn: &'c Connection, table: &schema::Table, encoding: Encoding) -> rusqlite::Result<Option<Self>> {
-        let how = Reading { utf8: encoding == Encoding::Utf8 };
+        let how = Reading::of(encoding);
         let width = how.width(conn)?;
         if table.key.len() + 1 + table.columns.len() <= width {
             return Ok(None);

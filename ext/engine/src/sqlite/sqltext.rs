@@ -115,16 +115,12 @@ pub fn column_definitions(sql: &str) -> Option<Vec<Definition>> {
     items.into_iter().map(definition).collect()
 }
 
-/// The value of `name = value` among the arguments of a CREATE VIRTUAL TABLE.
-pub fn option(sql: &str, name: &str) -> Option<String> {
-    let items = column_definitions(sql)?;
-    // A column may have the name of an option.
-    items.iter().filter(|item| item.name.eq_ignore_ascii_case(name)).find_map(|item| {
-        match tokens(&item.text).as_slice() {
-            [_, equals, value] if equals.text == "=" => Some(unquoted(value.text)),
-            _ => None,
-        }
-    })
+/// The arguments of a CREATE VIRTUAL TABLE, as they were written.
+pub fn arguments(sql: &str) -> Vec<&str> {
+    let tokens = tokens(sql);
+    let items = list(&tokens).map(|(items, _)| items).unwrap_or_default();
+    let text = |item: &[Token<'_>]| sql.get(item.first()?.at..item.last().map(|t| t.at + t.text.len())?);
+    items.into_iter().filter_map(text).collect()
 }
 
 /// Whether a statement is a CREATE, DROP or ALTER.

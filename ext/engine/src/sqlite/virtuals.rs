@@ -3,16 +3,17 @@
 //! Virtual tables cannot have triggers. The shadow tables they keep their content in could, but a file with such a trigger
 //! cannot be opened by a DEFENSIVE connection of newer SQLite ("malformed database schema", seen on 3.54.1), which would
 //! break other programs' access to the application's own file.
-//! - *Rows*: FTS5 and FTS3/4 with content of their own, and rtree. Their shadow tables are looked at for each message; when
-//!   they changed, the table is sent whole, read and applied through the virtual table itself.
+//! - *Rows*: FTS5 and FTS3/4 with content of their own, and rtree. When the shadow tables that hold the rows changed
+//!   (`stamps`), the table is sent whole, read and applied through the virtual table itself.
 //! - *Index*: FTS over an ordinary table. Nothing is sent but the table's own rows; the replica keeps the index in step as it
 //!   applies them, since the application's triggers do not run there.
-//! - Everything else (contentless FTS, FTS4 with language ids, unknown modules, an index whose columns are not those of its
-//!   table) is left out, and the status names it.
+//! - Everything else is left out, and the status names it with the reason: what has no rows to read or is no table of a module that
+//!   we know, what would arrive as something else (a locale, a language, a text that functions of the application compress), what this
+//!   connection or this replica cannot open.
 
-use logos_log::ids::Digest;
 use rusqlite::Connection;
 
+use super::modules::Options;
 use super::schema::{Object, Table};
 use super::{quote, sqltext};
 
@@ -21,13 +22,13 @@ use super::{quote, sqltext};
 pub enum Way {
     /// Its rows travel.
     Rows {
-        /// Queries whose answers change with every change of the rows.
-        stamp: Vec<String>,
+        /// The shadow tables that hold them.
+        shadows: Vec<String>,
     },
     /// It is an index over this ordinary table.
     Index(Indexer),
-    /// It is left out.
-    LeftOut,
+    /// It is left out, and why.
+    LeftOut(String),
 }
 
 /// An FTS index over an ordinary table.
@@ -41,87 +42,65 @@ pub struct Indexer {
     fts5: bool,
 }
 
+/// The suffixes of the shadow tables of a module that we know, whether it is here or not.
+pub fn suffixes(module: &str) -> Option<&'static [&'static str]> {
+    Some(match module {
+        "fts5" => &["config", "content", "data", "docsize", "idx"],
+        "fts3" | "fts4" => &["content", "docsize", "segdir", "segments", "stat"],
+        "rtree" | "rtree_i32" | "geopoly" => &["node", "parent", "rowid"],
+        _ => return None,
+    })
+}
+
 /// Decides by the statement that made the table.
 pub fn way(object: &Object) -> Way {
     let module = object.module().unwrap_or_default();
-    let shadow = |suffix: &str| quote(&format!("{}_{suffix}", object.name));
+    let rows = |suffix: &str| Way::Rows { shadows: vec![format!("{}_{suffix}", object.name)] };
+    let left_out = |why: &str| Way::LeftOut(why.to_string());
+    let fts5 = module == "fts5";
     match module.as_str() {
-        "rtree" | "rtree_i32" => {
-            Way::Rows { stamp: ["node", "rowid"].map(|s| format!("SELECT * FROM {} ORDER BY 1", shadow(s))).to_vec() }
+        "rtree" | "rtree_i32" => return rows("node"),
+        "fts5" | "fts3" | "fts4" => {}
+        _ => return Way::LeftOut(format!("its module {module} is not one that logos can read and write rows of")),
+    }
+    let options = Options::of(&object.sql, &module);
+    if options.get("languageid").is_some() {
+        return left_out("its rows have languages (languageid=), which cannot be read back");
+    }
+    if fts5 && options.get("locale") == Some("1") {
+        return left_out("its values may have locales (locale=1), which reading them does not show");
+    }
+    match options.get("content") {
+        None if options.get("compress").is_some() => {
+            left_out("its text is compressed by functions of the application (compress=)")
         }
-        "fts5" | "fts3" | "fts4" => {
-            let fts5 = module == "fts5";
-            if sqltext::option(&object.sql, "languageid").is_some() {
-                return Way::LeftOut;
-            }
-            match sqltext::option(&object.sql, "content").as_deref() {
-                // FTS5 keeps totals in record 1 of its data and a count of all writes in record 10, its structure. FTS3/4
-                // lists its segments with their roots. Rows without any token change without either.
-                None if fts5 => {
-                    let without_sizes = sqltext::option(&object.sql, "columnsize").is_some_and(|size| size == "0");
-                    Way::Rows {
-                        stamp: vec![
-                            format!("SELECT id, block FROM {} WHERE id IN (1, 10) ORDER BY id", shadow("data")),
-                            format!("SELECT count(*), max(id) FROM {}", shadow("content")),
-                            unindexed(&shadow("content"), (!without_sizes).then(|| (shadow("docsize"), "id", "sz"))),
-                        ],
-                    }
-                }
-                None => {
-                    let sizes = module == "fts4" && sqltext::option(&object.sql, "matchinfo").is_none();
-                    Way::Rows {
-                        stamp: vec![
-                            format!("SELECT * FROM {} ORDER BY level, idx", shadow("segdir")),
-                            format!("SELECT count(*), max(docid) FROM {}", shadow("content")),
-                            unindexed(&shadow("content"), sizes.then(|| (shadow("docsize"), "docid", "size"))),
-                        ],
-                    }
-                }
-                Some("") => Way::LeftOut,
-                Some(content) => Way::Index(Indexer {
-                    name: object.name.clone(),
-                    content: content.to_string(),
-                    rowid: sqltext::option(&object.sql, "content_rowid").unwrap_or_else(|| "rowid".into()),
-                    fts5,
-                }),
-            }
-        }
-        _ => Way::LeftOut,
+        None => rows("content"),
+        Some("") => left_out("it keeps no content (content=''), so there are no rows to read"),
+        Some(content) => Way::Index(Indexer {
+            name: object.name.clone(),
+            content: content.to_string(),
+            rowid: options.get("content_rowid").unwrap_or("rowid").to_string(),
+            fts5,
+        }),
     }
 }
 
-/// The rows that no index knows of, because they have no token: those whose sizes, where the table keeps them, are all zero.
-fn unindexed(content: &str, sizes: Option<(String, &str, &str)>) -> String {
-    match sizes {
-        None => format!("SELECT * FROM {content} ORDER BY 1"),
-        Some((table, id, size)) => format!(
-            "SELECT * FROM {content} WHERE rowid IN (SELECT {id} FROM {table} WHERE {size} = zeroblob(length({size}))) \
-             ORDER BY 1"
-        ),
-    }
-}
-
-/// Digest of what tells whether a virtual table's rows have changed.
-pub fn stamp(conn: &Connection, queries: &[String]) -> rusqlite::Result<Digest> {
-    let mut hasher = blake3::Hasher::new();
-    for query in queries {
-        let mut statement = conn.prepare(query)?;
-        let columns = statement.column_count();
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
-            for i in 0..columns {
-                let value = format!("{:?}", row.get_ref(i)?);
-                hasher.update(&(value.len() as u64).to_le_bytes());
-                hasher.update(value.as_bytes());
-            }
-        }
-    }
-    Ok(Digest(*hasher.finalize().as_bytes()))
+/// Whether a table is an index with the columns of its table (FTS4 that names none itself), so that it must be made anew with them.
+pub fn has_columns_of_its_table(object: &Object) -> bool {
+    let is_tokenizer = |a: &str| a.get(..8).is_some_and(|word| word.eq_ignore_ascii_case("tokenize"));
+    matches!(way(object), Way::Index(Indexer { fts5: false, .. }))
+        && sqltext::arguments(&object.sql).iter().all(|a| a.contains('=') || is_tokenizer(a))
 }
 
 /// Describes a virtual table whose rows travel.
-pub fn describe(conn: &Connection, name: &str, module: &str, stamp: &[String]) -> rusqlite::Result<Table> {
+pub fn describe(conn: &Connection, name: &str, module: &str, shadows: &[String]) -> rusqlite::Result<Table> {
     let visible = columns(conn, name, false)?;
+    let mut shadows = shadows.to_vec();
+    // What an rtree has besides boxes (+name) is beside its rowids; else these are in the nodes too.
+    let rowids = format!("{name}_rowid");
+    if module.starts_with("rtree") && columns(conn, &rowids, false)?.len() > 2 {
+        shadows.push(rowids);
+    }
     let columns: Vec<String> = if module.starts_with("rtree") {
         visible
     } else {
@@ -129,7 +108,7 @@ pub fn describe(conn: &Connection, name: &str, module: &str, stamp: &[String]) -
     };
     Ok(Table {
         name: name.to_string(),
-        stamp: stamp.to_vec(),
+        shadows,
         key: columns.first().cloned().into_iter().collect(),
         columns,
         rowid_names: vec!["rowid".into()],
@@ -206,10 +185,19 @@ mod tests {
     #[test]
     fn the_way_is_read_from_the_statement() {
         assert!(matches!(way_of("CREATE VIRTUAL TABLE d USING fts5(a, b, tokenize = 'porter')"), Way::Rows { .. }));
-        assert_eq!(way_of("CREATE VIRTUAL TABLE d USING fts5(a, content='')"), Way::LeftOut);
-        assert_eq!(way_of("CREATE VIRTUAL TABLE d USING vec0(a)"), Way::LeftOut);
+        for left_out in [
+            "fts5(a, content='')",
+            "fts5(a, c=)",
+            "fts5(a, l=1)",
+            "fts4(a, content=\"\")",
+            "fts4(a, languageid='l')",
+            "fts4(a, compress=zip, uncompress=unzip)",
+            "vec0(a)",
+        ] {
+            assert!(matches!(way_of(&format!("CREATE VIRTUAL TABLE d USING {left_out}")), Way::LeftOut(_)), "{left_out}");
+        }
         assert!(matches!(way_of("CREATE VIRTUAL TABLE d USING rtree(id, x0, x1)"), Way::Rows { .. }));
-        assert_eq!(way_of("CREATE VIRTUAL TABLE d USING fts4(a, languageid='l')"), Way::LeftOut);
+        assert!(matches!(way_of("CREATE VIRTUAL TABLE d USING fts3(content='t')"), Way::Rows { .. }));
         let index = Way::Index(Indexer { name: "d".into(), content: "my t".into(), rowid: "id".into(), fts5: true });
         assert_eq!(way_of("CREATE VIRTUAL TABLE d USING fts5(a, content=\"my t\", content_rowid=id)"), index);
         // A column may be called like an option.
