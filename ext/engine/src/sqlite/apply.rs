@@ -273,9 +273,8 @@ impl<'t> Applying<'t> {
         unguard(self.tx)?;
         let aside = self.set_aside(statements)?;
         // An index cannot be opened, and so not dropped, once the table that it is made from is gone.
-        let drops_virtual = |sql: &&String| {
-            sqltext::dropped(sql).is_some_and(|(_, name)| self.virtuals.iter().any(|o| o.name == name))
-        };
+        let drops_virtual =
+            |sql: &&String| sqltext::dropped(sql).is_some_and(|(_, name)| self.virtuals.iter().any(|o| o.name == name));
         let (first, then): (Vec<&String>, Vec<&String>) = statements.iter().partition(drops_virtual);
         for sql in first.into_iter().chain(then) {
             if self.reset(sql)? {
@@ -308,7 +307,8 @@ impl<'t> Applying<'t> {
 
     /// Takes away the FTS4 indexes that have the columns of their tables, since those may change: they are made again afterwards.
     fn set_aside(&mut self, statements: &[String]) -> Result<Vec<Object>> {
-        let named = |o: &Object| statements.iter().any(|sql| sqltext::dropped(sql).is_some_and(|(_, name)| name == o.name));
+        let named =
+            |o: &Object| statements.iter().any(|sql| sqltext::dropped(sql).is_some_and(|(_, name)| name == o.name));
         let aside = self.virtuals.iter().filter(|o| virtuals::has_columns_of_its_table(o) && !named(o));
         let aside: Vec<Object> = aside.cloned().collect();
         for object in &aside {

@@ -113,7 +113,8 @@ pub fn split(conn: &Connection) -> Result<(Vec<Object>, Vec<LeftOut>)> {
 /// Why a virtual table is not replicated, if so. An index over a view is not: nobody knows which rows a change moves in it. One that
 /// does not fit its table at the moment is left out until it does.
 fn left_out_because(conn: &Connection, object: &Object, all: &[Object]) -> Option<String> {
-    let table = |name: &str| all.iter().any(|o| o.kind == "table" && !o.is_virtual() && o.name.eq_ignore_ascii_case(name));
+    let table =
+        |name: &str| all.iter().any(|o| o.kind == "table" && !o.is_virtual() && o.name.eq_ignore_ascii_case(name));
     match virtuals::way(object) {
         Way::LeftOut(why) => Some(why),
         Way::Index(index) if !table(&index.content) => {

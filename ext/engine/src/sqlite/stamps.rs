@@ -54,7 +54,8 @@ pub fn digest(conn: &Connection, how: &Reading, queries: &[(String, usize)]) -> 
 /// Whether one of the tables has no row.
 pub fn is_any_empty(conn: &Connection, shadows: &[String]) -> rusqlite::Result<bool> {
     for table in shadows {
-        let some: bool = conn.query_row(&format!("SELECT EXISTS (SELECT 1 FROM {})", quote(table)), [], |r| r.get(0))?;
+        let some: bool =
+            conn.query_row(&format!("SELECT EXISTS (SELECT 1 FROM {})", quote(table)), [], |r| r.get(0))?;
         if !some {
             return Ok(true);
         }

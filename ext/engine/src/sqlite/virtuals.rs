@@ -194,7 +194,10 @@ mod tests {
             "fts4(a, compress=zip, uncompress=unzip)",
             "vec0(a)",
         ] {
-            assert!(matches!(way_of(&format!("CREATE VIRTUAL TABLE d USING {left_out}")), Way::LeftOut(_)), "{left_out}");
+            assert!(
+                matches!(way_of(&format!("CREATE VIRTUAL TABLE d USING {left_out}")), Way::LeftOut(_)),
+                "{left_out}"
+            );
         }
         assert!(matches!(way_of("CREATE VIRTUAL TABLE d USING rtree(id, x0, x1)"), Way::Rows { .. }));
         assert!(matches!(way_of("CREATE VIRTUAL TABLE d USING fts3(content='t')"), Way::Rows { .. }));
