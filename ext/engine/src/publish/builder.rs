@@ -515,8 +515,7 @@ impl<'p> Builder<'p> {
     fn build(&mut self) -> Result<Option<bool>> {
         let publisher = self.publisher;
         let untouched = |_: &[String]| false;
-        let mut plan =
-            snapshot::plan(&self.conn, &self.published, &mut self.survey, &mut self.omitted, &untouched)?;
+        let mut plan = snapshot::plan(&self.conn, &self.published, &mut self.survey, &mut self.omitted, &untouched)?;
         self.seen = plan.next.cursor;
         if plan.is_empty() && !plan.moved(&self.published) {
             return Ok(Some(false));
