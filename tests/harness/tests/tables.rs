@@ -325,3 +325,47 @@ fn temporary_and_attached_tables_stay_at_home() {
     let replica = pair.check();
     assert_eq!(replica.text("SELECT group_concat(name) FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE '\\_logos%' ESCAPE '\\'"), "t");
 }
+
+#[test]
+fn a_row_under_a_null_key_does_not_bring_all_that_share_it() {
+    let rows = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000)";
+    for (declared, key) in [("k TEXT PRIMARY KEY, v", "NULL"), ("k TEXT, l TEXT, v, PRIMARY KEY (k, l)", "NULL, 'l'")] {
+        let mut pair = Pair::of(&format!("CREATE TABLE t({declared}); INSERT INTO t(k) VALUES ('kept'), ('by its key')"));
+        pair.check();
+        // The first of them brings the table once more.
+        pair.run(&format!("{rows} INSERT INTO t SELECT {key}, hex(randomblob(20)) FROM n"));
+        pair.check();
+        pair.check();
+        for step in [
+            &format!("INSERT INTO t VALUES ({key}, 'one more')"),
+            "UPDATE t SET v = 'changed' WHERE v = 'one more'",
+            "UPDATE OR REPLACE t SET k = 'kept' WHERE k = 'by its key'",
+            "DELETE FROM t WHERE v = 'changed'",
+            "UPDATE t SET k = 'a key', v = 1 WHERE rowid = 700",
+        ] {
+            pair.run(step);
+            pair.check();
+            let bytes = pair.primary.int("SELECT bytes FROM logos_log ORDER BY seq DESC LIMIT 1");
+            assert!(bytes < 1000, "{bytes} bytes for: {step}");
+        }
+        pair.check_fresh();
+        pair.run("SELECT logos_stop()");
+        pair.run("INSERT INTO t(v) VALUES ('while nothing publishes')");
+        harness::pair::publish(&pair.primary, &pair.url);
+        pair.check();
+    }
+}
+
+#[test]
+fn rows_come_and_go_under_null_keys_before_and_after_they_are_known_by_rowids() {
+    in_every_order(
+        "CREATE TABLE t(k PRIMARY KEY, u UNIQUE, v); INSERT INTO t VALUES (1, 1, 1), (2, 2, 2);",
+        &[
+            "INSERT INTO t VALUES (NULL, 3, 3), (NULL, 4, 4)",
+            "REPLACE INTO t VALUES (NULL, 3, 5), (1, 4, 6)",
+            "UPDATE t SET k = NULL WHERE k = 2; UPDATE t SET k = 7 WHERE u = 3",
+            "DELETE FROM t WHERE k IS NULL; VACUUM; INSERT INTO t VALUES (NULL, NULL, NULL), (NULL, NULL, NULL)",
+            "ALTER TABLE t ADD COLUMN w; ALTER TABLE t RENAME COLUMN k TO kk; UPDATE t SET v = 9 WHERE kk IS NULL",
+        ],
+    );
+}

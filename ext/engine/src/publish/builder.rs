@@ -358,7 +358,11 @@ impl<'p> Builder<'p> {
 
     /// Puts under capture what is not. Returns whether everything is.
     fn enrol(&mut self) -> Result<bool> {
-        if self.schema_version == Some(self.cookie()?) {
+        let null_key = || match &self.survey {
+            Some(survey) => survey.finds_null_key(&self.conn, self.published.cursor),
+            None => Ok(false),
+        };
+        if self.schema_version == Some(self.cookie()?) && !null_key()? {
             return Ok(true);
         }
         // Until all is done, it is tried again soon, also if nothing is committed meanwhile.

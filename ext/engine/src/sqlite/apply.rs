@@ -140,7 +140,7 @@ fn is_vacuumed(tx: &Connection) -> Result<bool> {
     }
     for object in schema::read(tx)?.iter().filter(|o| o.kind == "table" && !o.is_virtual()) {
         // One that cannot be described is not written to either.
-        if matches!(schema::table(tx, object), Ok(Some(table)) if table.key_is_hidden) {
+        if matches!(schema::table(tx, object), Ok(Some(table)) if table.key_is_hidden || table.key_may_be_null) {
             return Ok(true);
         }
     }
@@ -641,7 +641,8 @@ impl<'t> Applying<'t> {
         let objects = schema::read(self.tx)?;
         let object = objects.iter().find(|o| o.kind == "table" && o.name == head.name && !o.is_virtual());
         let table = object.and_then(|object| schema::table(self.tx, object).ok().flatten());
-        if !table.is_some_and(|table| table.key_is_hidden) {
+        let by_rowid = |table: schema::Table| head.key.iter().any(|&k| table.rowid_names.contains(&head.columns[k]));
+        if !table.is_some_and(by_rowid) {
             return Ok(());
         }
         Err(Error::resync(

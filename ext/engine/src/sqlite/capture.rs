@@ -64,6 +64,7 @@ pub fn survey(conn: &Connection, objects: &mut Vec<schema::Object>, omitted: &mu
     for (kind, name) in schema::not_utf8(conn)? {
         omitted.find(&kind, &name, "its text in the schema is not UTF-8".into());
     }
+    let mut nulls = NullKeys::default();
     let mut all = Vec::new();
     for object in objects.iter().filter(|o| o.kind == "table") {
         if omitted.covers(object) {
@@ -89,7 +90,15 @@ pub fn survey(conn: &Connection, objects: &mut Vec<schema::Object>, omitted: &mu
         let (lists, carried): (Vec<_>, Vec<_>) =
             carried.into_iter().partition(|t| t.id_and_role().is_some_and(|(_, role)| role == columns::ROLE));
         let columns = lists.first().map(|t| sqltext::update_of(&t.sql)).unwrap_or_default();
-        let id = carried.iter().find_map(|t| t.id_and_role().filter(|(_, role)| *role == "insert")).map(|(id, _)| id);
+        let insert = carried.iter().find_map(|t| Some((t, t.id_and_role().filter(|(_, role)| *role == "insert")?.0)));
+        let id = insert.map(|(_, id)| id);
+        if table.key_may_be_null {
+            let other = schema::table_by_rowid(conn, object)?;
+            let is_by_rowid = insert.is_some_and(|(t, id)| triggers(&other, id).iter().any(|o| o.sql == t.sql));
+            if is_by_rowid || nulls.seen(conn, &table, id).doing(doing)? {
+                table = other;
+            }
+        }
         let (mut core, mut intact, mut replaces) = (false, false, None);
         if let Some(id) = id {
             let wanted = triggers(&table, id);
@@ -114,6 +123,65 @@ pub fn survey(conn: &Connection, objects: &mut Vec<schema::Object>, omitted: &mu
     objects.retain(|object| !omitted.covers(object));
     Ok(all)
 }
+
+/// Which ids have logged NULL in which columns of their keys.
+#[derive(Default)]
+struct NullKeys {
+    /// One reading of the log is enough for all tables.
+    logged: Option<Vec<(i64, Vec<bool>)>>,
+}
+
+impl NullKeys {
+    /// Whether a table has had a row with NULL in its key. From then on its rows are known by their rowids: by the key, each
+    /// such row would bring all of them along.
+    fn seen(&mut self, conn: &Connection, table: &Table, id: Option<i64>) -> rusqlite::Result<bool> {
+        let Some(id) = id else {
+            let any = |k: &String| {
+                let sql = format!("SELECT EXISTS (SELECT 1 FROM {} WHERE {} IS NULL)", quote(&table.name), quote(k));
+                conn.query_row(&sql, [], |row| row.get::<_, bool>(0))
+            };
+            return table.key.iter().try_fold(false, |found, k| Ok(found || any(k)?));
+        };
+        if self.logged.is_none() {
+            self.logged = Some(logged_nulls(conn, i64::MIN)?);
+        }
+        Ok(self.logged.iter().flatten().any(|logged| is_null(logged, (id, table.key.len()))))
+    }
+}
+
+/// The ids that were logged after a row of the log, each with the columns of its keys that were NULL.
+fn logged_nulls(conn: &Connection, after: i64) -> rusqlite::Result<Vec<(i64, Vec<bool>)>> {
+    let width: i64 = conn.query_row(KEY_WIDTH, [], |row| row.get(0))?;
+    if width == 0 {
+        // The log is not there: a tool has dropped it.
+        return Ok(Vec::new());
+    }
+    let nulls = (0..width).map(|i| format!(", k{i} IS NULL")).collect::<String>();
+    let mut statement = conn.prepare(&format!("SELECT DISTINCT tbl{nulls} FROM _logos_log WHERE seq > ?1"))?;
+    let rows = statement.query_map([after], |row| {
+        let nulls = (1..=width as usize).map(|i| row.get(i)).collect::<rusqlite::Result<_>>()?;
+        Ok((row.get::<_, Option<i64>>(0)?.unwrap_or(0), nulls))
+    })?;
+    rows.collect()
+}
+
+fn is_null((of, nulls): &(i64, Vec<bool>), (id, width): (i64, usize)) -> bool {
+    *of == id && nulls.iter().take(width).any(|null| *null)
+}
+
+/// Whether a table whose declared key may be NULL and has not been yet has logged a NULL after a row of the log.
+pub fn has_logged_null(conn: &Connection, captured: &[Captured], after: i64) -> Result<bool> {
+    let keys = captured.iter().filter(|c| c.table.key_may_be_null).filter_map(|c| Some((c.id?, c.table.key.len())));
+    let never_null: Vec<(i64, usize)> = keys.collect();
+    if never_null.is_empty() {
+        return Ok(false);
+    }
+    let logged = logged_nulls(conn, after).doing(|| "reading the log of changes".into())?;
+    Ok(logged.iter().any(|logged| never_null.iter().any(|&key| is_null(logged, key))))
+}
+
+/// How many columns of keys the log has.
+const KEY_WIDTH: &str = "SELECT count(*) FROM pragma_table_info('_logos_log') WHERE name GLOB 'k[0-9]*'";
 
 /// A trigger in the schema.
 struct Present {

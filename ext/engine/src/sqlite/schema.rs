@@ -250,6 +250,8 @@ pub struct Table {
     /// Whether rows cannot be told apart (three columns hide the rowid and there is no key, or one that may be NULL), or only by
     /// more columns than the log takes: the table is always sent whole. The first column stands for the key then.
     pub sent_whole: bool,
+    /// Whether the key is a declared one that may be NULL: any number of rows share such a key.
+    pub key_may_be_null: bool,
     /// All columns that NEW and OLD have in a trigger.
     pub visible: Vec<String>,
     /// Generated columns and their expressions.
@@ -373,7 +375,7 @@ pub fn table(conn: &Connection, object: &Object) -> Result<Option<Table>> {
 pub(super) fn try_table(conn: &Connection, object: &Object) -> rusqlite::Result<Option<Table>> {
     let name = &object.name;
     if !object.is_virtual() {
-        return describe(conn, object).map(Some);
+        return describe(conn, object, false).map(Some);
     }
     match virtuals::way(object) {
         Way::Rows { shadows } => {
@@ -384,7 +386,12 @@ pub(super) fn try_table(conn: &Connection, object: &Object) -> rusqlite::Result<
     }
 }
 
-fn describe(conn: &Connection, object: &Object) -> rusqlite::Result<Table> {
+/// The same for a table whose declared key may be NULL, with its rows known by their rowids instead.
+pub fn table_by_rowid(conn: &Connection, object: &Object) -> Result<Table> {
+    describe(conn, object, true).doing(|| format!("reading the columns and indexes of table {}", quote(&object.name)))
+}
+
+fn describe(conn: &Connection, object: &Object, by_rowid: bool) -> rusqlite::Result<Table> {
     let name = object.name.as_str();
     let columns = columns(conn, name)?;
     let indexes = indexes(conn, name)?;
@@ -404,7 +411,7 @@ fn describe(conn: &Connection, object: &Object) -> rusqlite::Result<Table> {
     };
     let writable: Vec<String> = columns.iter().filter(|c| !c.generated).map(|c| c.name.clone()).collect();
     let key_is_alias = !declared.is_empty() && pk_index.is_none();
-    let (key, read, key_is_hidden, sent_whole) = if !declared.is_empty() {
+    let (key, read, key_is_hidden, sent_whole) = if !declared.is_empty() && !by_rowid {
         // Where even the rowid is out of reach, nothing tells a row whose key is NULL from one that is not there.
         let nameless =
             rowid_names.is_empty() && !without_rowid && !key_is_alias && declared.iter().any(|c| !c.not_null);
@@ -417,13 +424,15 @@ fn describe(conn: &Connection, object: &Object) -> rusqlite::Result<Table> {
     } else {
         (writable.clone(), writable, false, true)
     };
+    let key_may_be_null =
+        !(key_is_alias || without_rowid || key_is_hidden || sent_whole) && declared.iter().any(|c| !c.not_null);
     let key = if sent_whole { key.into_iter().take(1).collect() } else { key };
     let mut unique = Vec::new();
     for index in indexes.iter().filter(|i| i.unique) {
         let described = describe_unique(conn, index)?;
         // The key's own index may compare otherwise than its columns do; then it takes other rows for the same.
         let plain = |t: &Term| matches!(t, Term::Column { collation, .. } if collation.eq_ignore_ascii_case("BINARY"));
-        if index.origin != "pk" || !described.terms.iter().all(plain) {
+        if index.origin != "pk" || key_is_hidden || !described.terms.iter().all(plain) {
             unique.push(described);
         }
     }
@@ -444,6 +453,7 @@ fn describe(conn: &Connection, object: &Object) -> rusqlite::Result<Table> {
         key,
         key_is_rowid: key_is_alias || key_is_hidden,
         key_is_hidden,
+        key_may_be_null,
         sent_whole,
         visible: columns.iter().map(|c| c.name.clone()).collect(),
         unique,

@@ -133,6 +133,11 @@ impl Survey {
         let captured = capture::survey(conn, &mut objects, omitted)?;
         Ok(Self { cookie, objects, captured })
     }
+
+    /// Whether a table must be put under capture anew, since there is NULL in its key for the first time.
+    pub fn finds_null_key(&self, conn: &Connection, cursor: i64) -> Result<bool> {
+        capture::has_logged_null(conn, &self.captured, cursor)
+    }
 }
 
 /// Decides what the next message says. `conn` is in the read transaction of the snapshot; `survey` is what the last call left.

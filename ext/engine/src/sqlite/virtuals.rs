@@ -114,6 +114,7 @@ pub fn describe(conn: &Connection, name: &str, module: &str, shadows: &[String])
         rowid_names: vec!["rowid".into()],
         key_is_rowid: true,
         key_is_hidden: false,
+        key_may_be_null: false,
         is_parent: false,
         sent_whole: false,
         visible: Vec::new(),
