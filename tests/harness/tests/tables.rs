@@ -330,7 +330,8 @@ fn temporary_and_attached_tables_stay_at_home() {
 fn a_row_under_a_null_key_does_not_bring_all_that_share_it() {
     let rows = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000)";
     for (declared, key) in [("k TEXT PRIMARY KEY, v", "NULL"), ("k TEXT, l TEXT, v, PRIMARY KEY (k, l)", "NULL, 'l'")] {
-        let mut pair = Pair::of(&format!("CREATE TABLE t({declared}); INSERT INTO t(k) VALUES ('kept'), ('by its key')"));
+        let mut pair =
+            Pair::of(&format!("CREATE TABLE t({declared}); INSERT INTO t(k) VALUES ('kept'), ('by its key')"));
         pair.check();
         // The first of them brings the table once more.
         pair.run(&format!("{rows} INSERT INTO t SELECT {key}, hex(randomblob(20)) FROM n"));
