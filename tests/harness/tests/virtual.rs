@@ -607,3 +607,43 @@ fn tables_that_may_belong_to_a_module_that_is_not_here_are_left_out_by_name() {
         harness::wait_until("they are named", || warnings(&pair.primary).contains(why));
     }
 }
+
+/// Virtual tables are looked at only when a commit may have written to them. Not every way to write shows in the hooks.
+#[test]
+fn a_virtual_table_is_looked_at_however_it_was_written() {
+    let pair = Pair::of(
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, v); CREATE VIRTUAL TABLE d USING fts4(x); INSERT INTO d VALUES ('one');
+         CREATE VIRTUAL TABLE e USING fts5(x); INSERT INTO e VALUES ('two'); CREATE VIRTUAL TABLE f USING fts5(x);
+         INSERT INTO f VALUES ('three');",
+    );
+    pair.check();
+    let settle = || {
+        pair.run("INSERT INTO t(v) VALUES (1); CREATE TEMP TABLE IF NOT EXISTS s(a); INSERT INTO s VALUES (1)");
+        pair.check();
+    };
+    let through_another_name = || {
+        let other = harness::open(&pair.dir.file("other.db"));
+        other.run(&format!("ATTACH '{}' AS x; UPDATE x.e SET x = 'attached'", pair.primary_path().display()));
+    };
+    for write in [
+        "BEGIN; INSERT INTO t(v) VALUES (2); DELETE FROM d; COMMIT",
+        "BEGIN; INSERT INTO t(v) VALUES (2); INSERT INTO d VALUES ('one'); COMMIT",
+        "ALTER TABLE e RENAME TO g; ALTER TABLE f RENAME TO e; ALTER TABLE g RENAME TO f",
+        "BEGIN; ALTER TABLE e RENAME TO g; ALTER TABLE f RENAME TO e; ALTER TABLE g RENAME TO f; COMMIT",
+        "BEGIN; SAVEPOINT a; UPDATE e SET x = 'lost'; ROLLBACK TO a; UPDATE f SET x = 'kept'; COMMIT",
+        "BEGIN; UPDATE e SET x = 'lost'; ROLLBACK; UPDATE e SET x = 'kept'",
+    ] {
+        settle();
+        pair.run(write);
+        pair.check();
+    }
+    settle();
+    through_another_name();
+    pair.check();
+    settle();
+    // An application that sets an update hook displaces ours, and leaves the commit hook.
+    // SAFETY: the connection is open and idle; without a function there is nothing to live on.
+    unsafe { harness::rusqlite::ffi::sqlite3_update_hook(pair.primary.handle(), None, std::ptr::null_mut()) };
+    pair.run("UPDATE e SET x = 'unseen'");
+    pair.check();
+}

@@ -22,11 +22,12 @@ use super::{now_ms, Publisher};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::fork;
 use crate::registry;
+use crate::sqlite::api::{self, Commits};
 use crate::sqlite::capture::{self, Captured};
 use crate::sqlite::hooks::Doubt;
 use crate::sqlite::omitted::Omitted;
 use crate::sqlite::sidecar::{Message, Published};
-use crate::sqlite::{api, connection, schema, snapshot};
+use crate::sqlite::{connection, schema, snapshot};
 use crate::threads;
 
 /// How often to look for commits that no hook told us of: while there are some, and when there were none for a while.
@@ -75,6 +76,9 @@ const PRUNE_PRESSING: i64 = 200_000;
 
 /// How long nothing must have been committed for a database to count as resting.
 const REST: Duration = Duration::from_millis(500);
+
+/// How often a snapshot is begun anew to know the count of commits in it.
+const COUNT_TRIES: usize = 4;
 
 /// Starts the thread, on a connection that has the file open already.
 pub(super) fn spawn(publisher: Arc<Publisher>, conn: Connection) -> Result<()> {
@@ -127,6 +131,9 @@ struct Builder<'p> {
     last_prune: Instant,
     /// Since when a write was put off because nobody could tell whether the application is at rest.
     refused_since: Cell<Option<Instant>>,
+    /// The count of commits in the snapshot that the published stamps are of, and in the present one, where they are known.
+    stamped: Option<Commits>,
+    count: Option<Commits>,
     /// Tables that are left out for now.
     omitted: Omitted,
     /// Virtual tables that are not replicated, and what may belong to them.
@@ -163,6 +170,8 @@ impl<'p> Builder<'p> {
             refused_since: Cell::new(None),
             omitted: Omitted::default(),
             left_out: Vec::new(),
+            stamped: None,
+            count: None,
             bypassed: BTreeSet::new(),
         })
     }
@@ -351,9 +360,16 @@ impl<'p> Builder<'p> {
         if !quiet.still() {
             return Ok(None);
         }
+        let (count, changes) = (api::commits(&self.conn), self.conn.total_changes());
         change(&self.conn)?;
         let moved = self.cookie()? - before;
-        Ok(can("COMMIT")?.then_some(moved))
+        let any = moved != 0 || self.conn.total_changes() != changes;
+        let done = can("COMMIT")?;
+        if let Some(count) = count.filter(|_| any && done) {
+            // Tables of ours and triggers: no virtual table was written to.
+            self.publisher.signal.ledger().note(count.count.wrapping_add(1), []);
+        }
+        Ok(done.then_some(moved))
     }
 
     /// Puts under capture what is not. Returns whether everything is.
@@ -485,8 +501,11 @@ impl<'p> Builder<'p> {
     /// One snapshot, and the message that it gives.
     fn step(&mut self) -> Result<()> {
         let start = Instant::now();
-        self.conn.execute_batch("BEGIN").doing(|| format!("reading {}", self.publisher.path.display()))?;
+        self.begin_snapshot()?;
         let built = self.build_without_omitted();
+        if built.is_ok() {
+            self.stamped = self.count;
+        }
         if !self.conn.is_autocommit() {
             self.conn.execute_batch("ROLLBACK").doing(|| format!("reading {}", self.publisher.path.display()))?;
         }
@@ -496,6 +515,38 @@ impl<'p> Builder<'p> {
             self.publisher.refresh()?;
         }
         Ok(())
+    }
+
+    /// Begins the read transaction; if nobody commits just then, the count of commits in it is known.
+    fn begin_snapshot(&mut self) -> Result<()> {
+        let doing = || format!("reading {}", self.publisher.path.display());
+        for _ in 0..COUNT_TRIES {
+            let before = api::commits(&self.conn);
+            self.conn.execute_batch("BEGIN").doing(doing)?;
+            self.cookie()?;
+            self.count = api::commits(&self.conn).filter(|count| Some(*count) == before);
+            if self.count.is_some() {
+                return Ok(());
+            }
+            self.conn.execute_batch("ROLLBACK").doing(doing)?;
+        }
+        self.conn.execute_batch("BEGIN").doing(doing)
+    }
+
+    /// Tells which virtual tables are as the published stamps say without looking, given the tables that hold their rows: those that no
+    /// commit since wrote to. If there is one that we do not know of, that is none.
+    fn untouched(&mut self) -> impl Fn(&[String]) -> bool {
+        let written = match (self.stamped.take(), self.count) {
+            (Some(from), Some(to)) if from.wal == to.wal => {
+                self.publisher.signal.ledger().written(from.count, to.count)
+            }
+            _ => None,
+        };
+        move |shadows| {
+            let untouched =
+                |written: &BTreeSet<String>| !shadows.iter().any(|s| written.contains(&s.to_ascii_lowercase()));
+            written.as_ref().is_some_and(untouched)
+        }
     }
 
     /// Within the read transaction. Returns whether a message was stored.
@@ -518,7 +569,7 @@ impl<'p> Builder<'p> {
     /// The same; `None`: not without another table.
     fn build(&mut self) -> Result<Option<bool>> {
         let publisher = self.publisher;
-        let untouched = |_: &[String]| false;
+        let untouched = self.untouched();
         let mut plan = snapshot::plan(&self.conn, &self.published, &mut self.survey, &mut self.omitted, &untouched)?;
         self.seen = plan.next.cursor;
         if plan.is_empty() && !plan.moved(&self.published) {

@@ -55,6 +55,12 @@ impl Host {
         unsafe { ffi::sqlite3_get_autocommit(self.0) != 0 }
     }
 
+    /// The count of commits to the main database (`commits`).
+    pub fn commits(self) -> Option<Commits> {
+        // SAFETY: the handle is open (type invariant); this `Connection` does not own it, and runs no SQL.
+        commits(&unsafe { Connection::from_handle(self.0) }.ok()?)
+    }
+
     /// Whether a write transaction is open on the main database.
     pub fn writing(self) -> bool {
         // SAFETY: the handle is open (type invariant).
@@ -141,6 +147,48 @@ impl Sync {
         }
         self.salts = salts;
         Ok(())
+    }
+}
+
+/// The count of commits that a file keeps itself; only differences mean something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Commits {
+    /// Whether it is that of the wal-index; the other one is in the file's header.
+    pub wal: bool,
+    /// The count.
+    pub count: u32,
+}
+
+/// Where the versions are in a database's header, and the change counter six bytes behind (SQLite's file format, section 1.3).
+const VERSIONS_AT: i64 = 18;
+
+/// The count of commits to the main database of a connection that has it open. No SQL is run, and nothing changed.
+pub fn commits(conn: &Connection) -> Option<Commits> {
+    let file = file(conn, ffi::SQLITE_FCNTL_FILE_POINTER)?;
+    let mut header = [0; 10];
+    // SAFETY: `file` checked that the file is open; the buffer is as long as what is asked for.
+    let rc = unsafe { (*(*file).pMethods).xRead.map(|read| read(file, header.as_mut_ptr().cast(), 10, VERSIONS_AT)) };
+    if rc != Some(ffi::SQLITE_OK) {
+        return None;
+    }
+    let [write, read, _, _, _, _, counter @ ..] = header;
+    if (write, read) == (1, 1) {
+        return Some(Commits { wal: false, count: u32::from_be_bytes(counter) });
+    }
+    let mut page: *mut std::ffi::c_void = ptr::null_mut();
+    // SAFETY: the file is open, and its methods have this one if their version says so. The file is in WAL mode, so SQLite has mapped
+    // the first part of the wal-index, which begins with two copies of its header; asked for again, it is handed out. Others write
+    // there, so it is read as volatile. The count is the third word (SQLite's WAL format, section 2.1).
+    unsafe {
+        let methods = (*file).pMethods;
+        let map = if (*methods).iVersion >= 2 { (*methods).xShmMap } else { None };
+        let rc = map.map(|map| map(file, 0, 32_768, 0, ptr::from_mut(&mut page).cast()));
+        if rc != Some(ffi::SQLITE_OK) || page.is_null() {
+            return None;
+        }
+        let words = page.cast::<u32>();
+        let (first, second) = (words.add(2).read_volatile(), words.add(12 + 2).read_volatile());
+        (first == second).then_some(Commits { wal: true, count: first })
     }
 }
 

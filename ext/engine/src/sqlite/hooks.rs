@@ -8,19 +8,20 @@
 //! - The rollback hook forgets what was seen.
 //!
 //! Invariants
-//! - Nothing here waits: atomics, and a mutex only when there are doubts. A panic never leaves a hook.
+//! - Nothing here waits: atomics, and mutexes that are held for a moment. A panic never leaves a hook.
 //!
 //! Doubts are a net for rare cases and may name rows needlessly; a key too many is harmless (DESIGN I2).
 
 use std::collections::HashMap;
 use std::ffi::{c_int, c_void};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::Thread;
 
 use rusqlite::ffi;
 
-use super::api::Host;
+use super::api::{Commits, Host};
+use super::stamps::Ledger;
 
 /// Doubts remembered for one table before it is simply sent whole.
 const DOUBTS_MAX: usize = 10_000;
@@ -72,6 +73,8 @@ pub struct Signal {
     pub untaken: AtomicU64,
     /// Whether the publisher is in one of its short write transactions.
     pub writing: AtomicBool,
+    /// What commits wrote besides captured tables.
+    ledger: Mutex<Ledger>,
     doubts: Mutex<HashMap<String, Doubt>>,
     has_doubts: AtomicBool,
     dirty: AtomicBool,
@@ -120,6 +123,11 @@ impl Signal {
         self.epoch.fetch_add(1, Ordering::Release);
     }
 
+    /// The ledger; held for the noting of a commit or one question.
+    pub fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Takes the doubts collected so far.
     pub fn take_doubts(&self) -> HashMap<String, Doubt> {
         if !self.has_doubts.swap(false, Ordering::AcqRel) {
@@ -157,7 +165,12 @@ pub struct Context {
     last_table: Vec<u8>,
     last_class: Class,
     transaction: Seen,
+    /// The commit that was last noted in the ledger, while it may still fail.
+    noted: Option<u32>,
 }
+
+/// Tables without capture that are named of one transaction before the ledger is told nothing of it.
+const OTHERS_MAX: usize = 256;
 
 /// What one transaction has done so far.
 #[derive(Default)]
@@ -171,6 +184,12 @@ struct Seen {
     /// Log rows that no UPDATE or DELETE has been counted against.
     unclaimed: u64,
     doubts: HashMap<String, Doubt>,
+    /// Whether rows of the main database were written: then its count of commits will move.
+    any: bool,
+    /// Tables without capture that were written to.
+    others: Vec<Vec<u8>>,
+    /// Whether something else was written, under a name that we do not know.
+    elsewhere: bool,
 }
 
 impl Context {
@@ -183,6 +202,7 @@ impl Context {
             last_table: Vec::new(),
             last_class: Class::Other,
             transaction: Seen::default(),
+            noted: None,
         }
     }
 
@@ -210,6 +230,7 @@ impl Context {
     pub(super) fn row(&mut self, op: c_int, table: &[u8], rowid: i64) {
         let class = self.classify(table);
         let seen = &mut self.transaction;
+        (seen.any, self.noted) = (true, None);
         match class {
             Class::Log if op == ffi::SQLITE_INSERT => {
                 seen.seq = seen.seq.max(rowid);
@@ -234,13 +255,26 @@ impl Context {
                     None => seen.doubt(table, Doubt::Whole),
                 }
             }
+            Class::Other if seen.others.len() > OTHERS_MAX => seen.elsewhere = true,
+            Class::Other if !seen.others.iter().any(|other| other == table) => seen.others.push(table.to_vec()),
             Class::Log | Class::Other => {}
         }
     }
 
-    /// The transaction is about to be committed.
-    pub(super) fn commit(&mut self) {
+    /// A row of another database was written.
+    pub(super) fn row_of(&mut self, database: &[u8]) {
+        self.transaction.elsewhere |= database != b"temp";
+    }
+
+    /// The transaction is about to be committed. `commits`: the count of commits before it, if all rows that it wrote were shown to us.
+    pub(super) fn commit(&mut self, commits: Option<Commits>) {
         let mut seen = std::mem::take(&mut self.transaction);
+        if let Some(before) = commits.filter(|_| seen.any && !seen.elsewhere) {
+            let commit = before.count.wrapping_add(1);
+            let others = seen.others.iter().map(|table| String::from_utf8_lossy(table).to_ascii_lowercase());
+            self.signal.ledger().note(commit, others);
+            self.noted = Some(commit);
+        }
         let doubt = if seen.rows == 0 { Doubt::Bare } else { Doubt::Rows };
         for (table, rowid) in std::mem::take(&mut seen.waiting) {
             seen.doubt(table.as_bytes(), doubt(vec![rowid]));
@@ -255,6 +289,10 @@ impl Context {
     /// The transaction has ended without a commit.
     pub(super) fn rollback(&mut self) {
         self.transaction = Seen::default();
+        // The commit may have failed.
+        if let Some(commit) = self.noted.take() {
+            self.signal.ledger().withdraw(commit);
+        }
     }
 
     /// Tells this signal from now on.
@@ -309,7 +347,7 @@ mod tests {
         signal.set_captured(vec!["t".into(), "u".into()]);
         let mut context = Context::new(signal.clone());
         events.iter().for_each(|(op, table, rowid)| context.row(*op, table.as_bytes(), *rowid));
-        context.commit();
+        context.commit(None);
         signal.take_doubts()
     }
 
@@ -352,7 +390,7 @@ mod tests {
         let mut context = Context::new(signal.clone());
         context.row(INSERT, b"t", 1);
         context.transaction = Seen::default();
-        context.commit();
+        context.commit(None);
         assert_eq!(signal.take_doubts(), HashMap::new());
         assert_eq!(signal.commits.load(Ordering::Relaxed), 1);
     }

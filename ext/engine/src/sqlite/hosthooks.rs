@@ -22,7 +22,7 @@ use std::sync::{Arc, OnceLock};
 
 use rusqlite::ffi;
 
-use super::api::Host;
+use super::api::{Commits, Host};
 use super::connection;
 use super::hooks::{Context, Signal};
 
@@ -159,6 +159,8 @@ unsafe extern "C" fn on_update<const N: usize>(
     let note = |context: &mut Context| {
         if database == b"main" {
             context.row(op, name, rowid);
+        } else {
+            context.row_of(database);
         }
     };
     // SAFETY: SQLite is the caller. The former hook gets its own argument, as without us.
@@ -176,10 +178,24 @@ unsafe extern "C" fn on_commit<const N: usize>(argument: *mut c_void) -> c_int {
     unsafe {
         let refused = former.as_ref().and_then(|taken| taken.commit).map_or(0, |former| former(argument));
         if refused == 0 {
-            with(N, Context::commit);
+            let commits = commits_before::<N>();
+            with(N, |context| context.commit(commits));
         }
         refused
     }
+}
+
+/// The count of commits before the one that is about to be made, if our update hook was there to see its rows. (The application may
+/// have set one of its own, and kept our commit hook.)
+///
+/// # Safety
+/// The commit hook of this place is running.
+unsafe fn commits_before<const N: usize>() -> Option<Commits> {
+    let db = PLACES[N].owner.load(Ordering::Acquire) as *mut ffi::sqlite3;
+    // SAFETY: SQLite is calling us on this connection, so it is open, and the layout is that of its library.
+    let (host, (_, function)) = unsafe { (Host::new(db), layout()?.update.of(db)) };
+    let all_seen = function == FUNCTIONS[N].update as usize && host.writing();
+    all_seen.then(|| host.commits()).flatten()
 }
 
 unsafe extern "C" fn on_rollback<const N: usize>(argument: *mut c_void) {

@@ -109,15 +109,15 @@ impl Ledger {
         (commit <= last).then_some(first)
     }
 
-    /// The tables that the commits after `from` and up to `to` wrote to, if all of them are known but `own`, which are ours; others
-    /// may be named. What was before `to` is forgotten.
-    pub fn written(&mut self, from: u32, to: u32, own: u32) -> Option<BTreeSet<String>> {
+    /// The tables that the commits after `from` and up to `to` wrote to, if all of them are known; others may be named. What was
+    /// before `to` is forgotten.
+    pub fn written(&mut self, from: u32, to: u32) -> Option<BTreeSet<String>> {
         let seen: u32 = self
             .stretches
             .iter()
             .map(|(&first, &last)| (last.min(to) + 1).saturating_sub(first.max(from.saturating_add(1))))
             .sum();
-        let all = to.checked_sub(from).is_some_and(|commits| seen.checked_add(own) == Some(commits));
+        let all = to.checked_sub(from) == Some(seen);
         let written = all.then(|| self.written.iter().filter(|(_, &at)| at > from).map(|(t, _)| t.clone()).collect());
         self.written.retain(|_, at| *at > to);
         self.stretches = std::mem::take(&mut self.stretches)
@@ -142,14 +142,12 @@ mod tests {
     fn the_ledger_answers_only_when_it_knows_every_commit() {
         let mut ledger = Ledger::default();
         (11..=20).for_each(|n| ledger.note(n, (n == 15).then(|| "d_content".to_string())));
-        assert_eq!(ledger.written(10, 14, 0), Some(names(&["d_content"])), "it may name what comes later");
-        assert_eq!(ledger.written(14, 20, 0), Some(names(&["d_content"])));
+        assert_eq!(ledger.written(10, 14), Some(names(&["d_content"])), "it may name what comes later");
+        assert_eq!(ledger.written(14, 20), Some(names(&["d_content"])));
         ledger.note(22, []);
-        assert_eq!(ledger.written(20, 22, 0), None, "21 was somebody else's");
-        ledger.note(24, []);
-        assert_eq!(ledger.written(22, 24, 1), Some(names(&[])), "23 was our own");
-        assert_eq!(ledger.written(24, 24, 0), Some(names(&[])));
-        assert_eq!(ledger.written(24, 3, 0), None, "counting began anew");
+        assert_eq!(ledger.written(20, 22), None, "21 was somebody else's");
+        assert_eq!(ledger.written(22, 22), Some(names(&[])));
+        assert_eq!(ledger.written(22, 3), None, "counting began anew");
     }
 
     #[test]
@@ -157,12 +155,12 @@ mod tests {
         let mut ledger = Ledger::default();
         (1..=5).for_each(|n| ledger.note(n, []));
         ledger.withdraw(3);
-        assert_eq!(ledger.written(0, 5, 0), None);
+        assert_eq!(ledger.written(0, 5), None);
         ledger.note(6, []);
         ledger.withdraw(6);
         ledger.note(6, ["t".to_string()]);
         ledger.note(6, []);
-        assert_eq!(ledger.written(5, 6, 0), Some(names(&["t"])));
+        assert_eq!(ledger.written(5, 6), Some(names(&["t"])));
     }
 
     #[test]
