@@ -48,13 +48,17 @@ const UNSEEN: i64 = 2;
 /// `None`: that cannot be told.
 pub type Own<'a> = &'a mut dyn FnMut(&str, &str, &str) -> Option<bool>;
 
+/// Whether setting a column of a table back to a literal may meet a UNIQUE index on the replica.
+pub type Clash<'a> = &'a dyn Fn(&str, &str, &str) -> bool;
+
 /// Compares two schemas.
-pub fn change(old: &[Object], new: &[Object], evidence: &Evidence, own: Own<'_>) -> Change {
+pub fn change(old: &[Object], new: &[Object], evidence: &Evidence, own: Own<'_>, clash: Clash<'_>) -> Change {
     if old == new && evidence.cookie_moved.is_some_and(|moved| moved < UNSEEN) {
         return Change::default();
     }
     let tables = tables(old, new, evidence);
-    let steps = tables.iter().map(Table::steps).sum::<i64>() + steps_beside(old, new, evidence);
+    // What else was made or dropped is not counted: objects also come and go because they can be read or not.
+    let steps = tables.iter().map(Table::steps).sum::<i64>();
     let spare = evidence.cookie_moved.map_or(i64::MAX, |moved| moved - steps);
     let mut change = Change::default();
     let mut plans = Vec::new();
@@ -65,8 +69,13 @@ pub fn change(old: &[Object], new: &[Object], evidence: &Evidence, own: Own<'_>)
         }
         match table.fate(spare, own) {
             Fate::Told { kept, reset } => {
-                let of = |&i: &usize| reset::statement(table.new, &table.columns_new[i].name);
-                resets.extend(reset.iter().filter_map(of).map(|sql| (table.new.name.clone(), sql)));
+                let name = &table.new.name;
+                for column in reset.iter().map(|&i| &table.columns_new[i].name) {
+                    match reset::statement(table.new, column) {
+                        Some((sql, literal)) if !clash(name, column, &literal) => resets.push((name.clone(), sql)),
+                        _ => drop(change.unsure.insert(name.clone())),
+                    }
+                }
                 plans.push(Plan { table, kept });
             }
             Fate::Untold if table.old.sql == table.new.sql => drop(change.unsure.insert(table.new.name.clone())),
@@ -80,7 +89,7 @@ pub fn change(old: &[Object], new: &[Object], evidence: &Evidence, own: Own<'_>)
             true => alter(old, new, evidence, plans).unwrap_or(plain),
             false => plain,
         };
-    resets.retain(|(name, _)| !found.remade.contains(name));
+    resets.retain(|(name, _)| !found.remade.contains(name) && !change.unsure.contains(name));
     change.statements = found.statements;
     change.statements.extend(resets.into_iter().map(|(_, sql)| sql));
     Change { remade: found.remade, renamed: found.renamed, ..change }
@@ -132,7 +141,8 @@ fn tables<'a>(old: &'a [Object], new: &'a [Object], evidence: &Evidence) -> Vec<
         if old == new && evidence.cookie_moved.is_some_and(|moved| moved < UNSEEN) {
             return None;
         }
-        let (columns_old, columns_new) = (read(old)?, read(new)?);
+        let columns_old = read(old)?;
+        let columns_new = if old == new { columns_old.clone() } else { read(new)? };
         let (names_old, names_new) = (names(&columns_old), names(&columns_new));
         let list = evidence.called.get(from).map(Vec::as_slice).unwrap_or_default();
         let now = |name: &String| list.iter().find(|(then, _)| then == name).map(|(_, now)| now.clone());
@@ -173,16 +183,6 @@ impl Table<'_> {
         };
         self.with_columns(|columns| columns.fate(&mut may_be_reset, &mut look))
     }
-}
-
-/// How many statements at least changed something else than the columns of tables that are still there: each made one object, or
-/// dropped one table or view with whatever goes along.
-fn steps_beside(old: &[Object], new: &[Object], evidence: &Evidence) -> i64 {
-    let is_in = |o: &Object, others: &[Object]| others.iter().any(|other| other.kind == o.kind && other.name == o.name);
-    let made = new.iter().filter(|o| !is_in(o, old)).count();
-    let carrier = |o: &&Object| o.kind == "view" || (o.kind == "table" && !evidence.same_table.contains_key(&o.name));
-    let dropped = old.iter().filter(carrier).filter(|o| !is_in(o, new)).count();
-    (made + dropped) as i64
 }
 
 /// What is done about one table.

@@ -44,18 +44,18 @@ pub(super) fn other_than(table: &str, column: &str, literal: &str) -> String {
     format!("(typeof({column}) IS NOT typeof({literal}) OR {column} IS NOT {literal} COLLATE BINARY)")
 }
 
-/// Sets a column back to its default.
-pub fn statement(object: &Object, column: &str) -> Option<String> {
+/// Sets a column back to its default: the statement, and the default.
+pub fn statement(object: &Object, column: &str) -> Option<(String, String)> {
     let literal = default_of(object, column)?;
     let (table, condition) = (quote(&object.name), other_than(&object.name, column, &literal));
-    Some(format!("UPDATE {table} SET {} = {literal} WHERE {condition}", quote(column)))
+    Some((format!("UPDATE {table} SET {} = {literal} WHERE {condition}", quote(column)), literal))
 }
 
 /// Whether a statement is such an UPDATE, and of which column of which table.
 pub fn is_statement(sql: &str, objects: &[Object]) -> Option<Object> {
     let (table, column) = sqltext::updated(sql)?;
     let object = objects.iter().find(|o| o.kind == "table" && !o.is_virtual() && o.name == table)?;
-    (statement(object, &column).as_deref() == Some(sql)).then(|| object.clone())
+    statement(object, &column).is_some_and(|(expected, _)| expected == sql).then(|| object.clone())
 }
 
 /// Whether a table's columns from the given one on can be dropped and added again so that the same text comes out.

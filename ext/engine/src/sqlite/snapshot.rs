@@ -168,7 +168,9 @@ pub fn plan(
         let logged = logged.map(|id| logged_keys(&captured.table, id, before.cursor, log.last));
         reset::has_value_of_its_own(conn, &captured.table, logged.as_deref(), column, literal).ok()
     };
-    let change = diff::change(&before.schema, objects, &evidence(before, captured, cookie), &mut own);
+    let clash =
+        |table: &str, column: &str, literal: &str| reset::may_clash(conn, table, column, literal).unwrap_or(true);
+    let change = diff::change(&before.schema, objects, &evidence(before, captured, cookie), &mut own, &clash);
     let canary = canary::read(conn).doing(doing)?;
     let vacuumed = !canary::is_armed(canary) || before.canary.is_some_and(|before| Some(before) != canary);
     let encoding: String = conn.pragma_query_value(None, "encoding", |row| row.get(0)).doing(doing)?;
