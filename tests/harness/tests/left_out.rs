@@ -8,7 +8,7 @@
 use std::ffi::{c_char, c_int, c_void};
 use std::ptr;
 
-use harness::pair::attach;
+use harness::pair::{attach, try_attach};
 use harness::rusqlite::ffi;
 use harness::{assert_equal, open, status_of, Connection, Pair, Sql};
 
@@ -231,4 +231,67 @@ fn a_virtual_table_whose_own_tables_are_gone_is_left_out_and_comes_back() {
     assert!(said.contains("table d is left out") && said.contains("table r is left out"), "{said}");
     pair.run("CREATE TABLE d_content(id INTEGER PRIMARY KEY, c0); INSERT INTO d_content SELECT * FROM saved");
     assert_eq!(follow(&pair).texts("SELECT a FROM d WHERE d MATCH 'fox'"), ["fox"]);
+}
+
+#[test]
+fn collations_that_only_the_application_has_stop_no_publishing() {
+    let pair = taught(
+        "CREATE TABLE tags(tag TEXT NOT NULL PRIMARY KEY COLLATE unicase, n) WITHOUT ROWID;
+         CREATE TABLE f(id INTEGER PRIMARY KEY, name TEXT COLLATE unicase); CREATE TABLE g(id INTEGER PRIMARY KEY, n);
+         CREATE INDEX gi ON g(n COLLATE unicase); CREATE TABLE k(a TEXT COLLATE unicase PRIMARY KEY, b)",
+    );
+    pair.run("INSERT INTO tags VALUES ('É', 1), ('b', 2); INSERT INTO f VALUES (1, 'A'); INSERT INTO g VALUES (1, 'A')");
+    pair.run("INSERT INTO k VALUES ('Ö', 1)");
+    let replica = follow(&pair);
+    for rows in ["SELECT name FROM f", "SELECT n FROM g"] {
+        assert_eq!(replica.texts(rows), pair.primary.texts(rows));
+    }
+    let said = warnings(&pair, &replica);
+    for object in ["table tags", "index gi", "table k"] {
+        assert!(said.contains(&format!("{object} is left out: no such collation sequence: unicase")), "{said}");
+    }
+    let said = status_of(&pair.primary, &pair.primary_path()).unwrap().warnings;
+    assert!(said.contains("table tags is sent whole") && said.contains("collation unicase"), "{said}");
+    // Changed by the application's idea of a key, which moves rows that are not its bytes.
+    pair.run("UPDATE tags SET tag = 'é' WHERE tag = 'É'; REPLACE INTO k VALUES ('ö', 2); UPDATE f SET name = 'B'; DELETE FROM tags WHERE tag = 'B'");
+    follow(&pair);
+    everywhere();
+    let replica = open(&pair.replica_path());
+    assert_equal(&pair.primary, &follow(&pair));
+    assert_eq!(warnings(&pair, &replica), "");
+}
+
+#[test]
+fn a_stand_in_that_the_user_names_brings_a_table_back_and_stays_with_the_replica() {
+    let pair = taught("CREATE TABLE tags(tag TEXT NOT NULL PRIMARY KEY COLLATE unicase, n) WITHOUT ROWID");
+    pair.run("CREATE INDEX i ON other(v COLLATE unicase); INSERT INTO tags VALUES ('A', 1), ('b', 2)");
+    assert!(warnings(&pair, &follow(&pair)).contains(r#"{"collations":{"unicase":"nocase"}}"#));
+    let replica = open(&pair.replica_path());
+    try_attach(&replica, &pair.url, Some(r#"{"collations":{"unicase":"nocase"}}"#)).unwrap();
+    teach(&replica);
+    assert_equal(&pair.primary, &replica);
+    pair.run("UPDATE tags SET tag = 'a' WHERE tag = 'A'; DELETE FROM tags WHERE tag = 'B'; INSERT INTO tags VALUES ('c', 3)");
+    let replica = follow(&pair);
+    assert_eq!(warnings(&pair, &replica), "");
+    teach(&replica);
+    assert_equal(&pair.primary, &replica);
+    let other = try_attach(&replica, &pair.url, Some(r#"{"collations":{"unicase":"binary"}}"#)).unwrap_err();
+    assert!(other.to_string().contains("nocase stands for collation unicase"), "{other}");
+    let unknown = try_attach(&replica, &pair.url, Some(r#"{"collations":{"unicase":"german"}}"#)).unwrap_err();
+    assert!(unknown.to_string().contains("nocase"), "{unknown}");
+}
+
+#[test]
+fn a_fresh_replica_in_utf16_takes_a_stand_in_from_its_first_message() {
+    let dir = harness::TempDir::new();
+    let primary = open(&dir.file("primary.db"));
+    teach(&primary);
+    primary.run("PRAGMA encoding = 'UTF-16be'; CREATE TABLE t(k TEXT PRIMARY KEY COLLATE unicase, v) WITHOUT ROWID");
+    primary.run("CREATE TABLE plain(id INTEGER PRIMARY KEY, name COLLATE unicase); INSERT INTO plain VALUES (1, 'é')");
+    let url = harness::pair::publish(&primary, &dir.channel());
+    primary.run("INSERT INTO t VALUES ('B', 1), ('a', 2); SELECT logos_flush(60)");
+    let replica = open(&dir.file("replica.db"));
+    try_attach(&replica, &url, Some(r#"{"collations":{"Unicase":"nocase"}}"#)).unwrap();
+    teach(&replica);
+    assert_equal(&primary, &replica);
 }

@@ -36,6 +36,7 @@ use crate::error::{Error, Kind, Result};
 use crate::fork;
 use crate::patience::Patience;
 use crate::registry;
+use crate::sqlite::collation::StandIns;
 use crate::sqlite::hooks::Signal;
 use crate::sqlite::role::{self, Role};
 use crate::sqlite::sidecar::{Backlog, MessageRow, Sidecar};
@@ -60,6 +61,10 @@ pub struct Options {
     /// The database was moved here together with its sidecar, and the original is gone.
     #[serde(default)]
     pub moved: bool,
+    /// As `attach_replica` takes it, so that both can be given the same options. A primary needs none: what is sorted by a collation
+    /// that only the application's own connections have is never looked up here (`sqlite::collation`).
+    #[serde(default)]
+    pub collations: StandIns,
     /// What only a Logos node needs; a folder ignores it.
     #[serde(flatten)]
     pub node: WriteOptions,

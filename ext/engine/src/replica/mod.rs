@@ -25,6 +25,7 @@ use crate::error::{Doing, Error, Result};
 use crate::registry;
 use crate::sqlite::apply::{self, Applied, Message};
 use crate::sqlite::role::{self, Role, Standing};
+use crate::sqlite::collation::{self, StandIns};
 use crate::sqlite::{connection, left_out};
 
 pub use follow::{reached, Follower, Report};
@@ -36,6 +37,9 @@ pub struct Options {
     /// Keep pulling in the background.
     #[serde(default)]
     pub follow: bool,
+    /// What stands for collations that only the application's own connections have.
+    #[serde(default)]
+    pub collations: StandIns,
     /// What only a Logos node needs; a folder ignores it.
     #[serde(flatten)]
     pub node: ReadOptions,
@@ -68,6 +72,8 @@ pub struct Puller {
     joined: Joined,
     /// What of the primary is left out, each with the reason.
     left_out: Vec<String>,
+    /// Stand-ins that are not kept in the file yet.
+    collations: StandIns,
 }
 
 /// Pieces of the message that is being joined.
@@ -129,8 +135,11 @@ impl Puller {
             fetched: Vec::new().into_iter(),
             joined: Joined::new(),
             left_out: Vec::new(),
+            collations: options.collations.clone(),
         };
         puller.standing.url = puller.url.to_string();
+        collation::use_stand_ins(&puller.conn, &options.collations)?;
+        puller.keep_collations()?;
         apply::bring_back(&mut puller.conn)?;
         puller.left_out = left_out::warnings(&puller.conn)?;
         Ok(puller)
@@ -154,6 +163,14 @@ impl Puller {
     /// The last message applied.
     pub fn position(&self) -> Position {
         self.standing.position
+    }
+
+    /// Keeps the stand-ins in the file once it is a replica: before that, nothing may be written to it.
+    fn keep_collations(&mut self) -> Result<()> {
+        if self.collations.is_empty() || role::position(&self.conn)?.is_none() {
+            return Ok(());
+        }
+        collation::keep(&self.conn, &std::mem::take(&mut self.collations))
     }
 
     /// What of the primary is left out here, each with the reason.
@@ -304,6 +321,7 @@ impl Puller {
             Message { after: &after, previous: self.standing.position, payload: BufReader::new(joined.pieces) };
         let (header, counts) = apply::apply(&mut self.conn, message)?;
         self.standing = after;
+        self.keep_collations()?;
         self.left_out = left_out::warnings(&self.conn)?;
         Ok(Applied {
             position,

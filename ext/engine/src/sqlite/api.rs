@@ -4,11 +4,14 @@
 //! - A `Host` is only made from a live handle, and used only while its registry entry exists (see `registry`).
 //! - No statement on the host's connection outlives a call.
 
-use std::ffi::CStr;
+use std::ffi::{c_char, c_int, c_void, CStr, CString};
+use std::panic::catch_unwind;
 use std::path::PathBuf;
 use std::ptr;
 
 use rusqlite::{ffi, Connection};
+
+use super::collation::StandIn;
 
 /// A host's connection that lives at least as long as this value is used: the callers are SQLite's own callbacks on
 /// that connection, or hold the registry lock that its closing must take (`registry`).
@@ -207,4 +210,83 @@ fn file(conn: &Connection, opcode: i32) -> Option<*mut ffi::sqlite3_file> {
 /// Version of the host's SQLite as it says itself, for example "3.40.1".
 pub fn host_version() -> &'static str {
     rusqlite::version()
+}
+
+/// What is called when a connection is asked for a collation that it does not have.
+type CollationNeeded = fn(&Connection, &str);
+
+/// Has `needed` called when a statement names a collation that the connection does not have.
+pub fn on_collation_needed(conn: &Connection, needed: CollationNeeded) {
+    unsafe extern "C" fn call(needed: *mut c_void, db: *mut ffi::sqlite3, _: c_int, name: *const c_char) {
+        let _ = catch_unwind(|| {
+            // SAFETY: the argument is the function given below; SQLite passes the open connection and a NUL-terminated name, and
+            // the `Connection` made here does not own the handle.
+            let (needed, conn, name) = unsafe {
+                (std::mem::transmute::<*mut c_void, CollationNeeded>(needed), Connection::from_handle(db), CStr::from_ptr(name))
+            };
+            if let (Ok(conn), Ok(name)) = (conn, name.to_str()) {
+                needed(&conn, name);
+            }
+        });
+    }
+    // SAFETY: the handle is open for as long as `conn` is borrowed; `call` has the signature asked for, no panic leaves it, and its
+    // argument is a function of this library, which stays loaded.
+    unsafe { ffi::sqlite3_collation_needed(conn.handle(), needed as *mut c_void, Some(call)) };
+}
+
+/// Registers a collation.
+pub fn create_collation(conn: &Connection, name: &str, stand_in: StandIn) -> rusqlite::Result<()> {
+    unsafe fn compare(stand_in: StandIn, n: c_int, a: *const c_void, m: c_int, b: *const c_void) -> c_int {
+        let compared = catch_unwind(|| {
+            let text = |start: *const c_void, n: c_int| match usize::try_from(n) {
+                // SAFETY: SQLite passes the text and its length.
+                Ok(n) if n > 0 => unsafe { std::slice::from_raw_parts(start.cast::<u8>(), n) },
+                _ => &[],
+            };
+            stand_in.compare(text(a, n), text(b, m)) as c_int
+        });
+        compared.unwrap_or(0)
+    }
+    macro_rules! callback {
+        ($stand_in:ident) => {{
+            unsafe extern "C" fn call(
+                _: *mut c_void,
+                n: c_int,
+                a: *const c_void,
+                m: c_int,
+                b: *const c_void,
+            ) -> c_int {
+                // SAFETY: the arguments are SQLite's own.
+                unsafe { compare(StandIn::$stand_in, n, a, m, b) }
+            }
+            call
+        }};
+    }
+    let call: unsafe extern "C" fn(_, _, _, _, _) -> c_int = match stand_in {
+        StandIn::Binary => callback!(Binary),
+        StandIn::Nocase => callback!(Nocase),
+        StandIn::Rtrim => callback!(Rtrim),
+    };
+    set_collation(conn, name, Some(call))
+}
+
+/// Takes a collation away.
+pub fn remove_collation(conn: &Connection, name: &str) -> rusqlite::Result<()> {
+    set_collation(conn, name, None)
+}
+
+type Compare = unsafe extern "C" fn(*mut c_void, c_int, *const c_void, c_int, *const c_void) -> c_int;
+
+fn set_collation(conn: &Connection, name: &str, compare: Option<Compare>) -> rusqlite::Result<()> {
+    let name = CString::new(name)?;
+    // SAFETY: the handle is open for as long as `conn` is borrowed; the function lives as long as this library, and takes no
+    // argument that would have to.
+    let rc = unsafe {
+        let (flags, none) = (ffi::SQLITE_UTF8, ptr::null_mut());
+        ffi::sqlite3_create_collation_v2(conn.handle(), name.as_ptr(), flags, none, compare, None)
+    };
+    match rc {
+        ffi::SQLITE_OK => Ok(()),
+        rc => Err(rusqlite::Error::SqliteFailure(ffi::Error::new(rc), None)),
+    }
 }

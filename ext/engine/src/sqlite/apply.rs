@@ -25,7 +25,7 @@ use super::role::{position, store_standing, Standing};
 use super::schema::Object;
 use super::section::{is_clash, param, Section};
 use super::virtuals::{self, Indexer, Way};
-use super::{canary, diff, quote, reset, schema, snapshot, sqltext};
+use super::{canary, collation, diff, quote, reset, schema, snapshot, sqltext};
 use crate::error::{Doing, Error, Result};
 use crate::fork;
 
@@ -320,7 +320,11 @@ impl<'t> Applying<'t> {
 
     /// Runs a CREATE; what this SQLite cannot make is left out.
     fn create(&mut self, sql: &str) -> Result<()> {
-        let Err(e) = create_as_written(self.tx, sql) else { return Ok(()) };
+        self.tx.execute_batch("SAVEPOINT _logos_create").doing(|| self.changing(sql))?;
+        let created = create_as_written(self.tx, sql);
+        let undo = if created.is_err() { "ROLLBACK TO _logos_create; " } else { "" };
+        self.tx.execute_batch(&format!("{undo}RELEASE _logos_create")).doing(|| self.changing(sql))?;
+        let Err(e) = created else { return Ok(()) };
         match sqltext::created(sql).filter(|_| concerns_object(&e)) {
             Some((kind, name, table)) => {
                 self.note(Left { kind, name, table, sql: Some(sql.to_string()), reason: reason(&e), head: None });
@@ -722,8 +726,11 @@ impl<'t> Applying<'t> {
 /// Runs a CREATE and sees to it that the schema says the same here, byte for byte: whoever wrote the primary's with `PRAGMA
 /// writable_schema` need not have written what SQLite would (small letters, blanks at the end).
 fn create_as_written(tx: &Connection, sql: &str) -> rusqlite::Result<()> {
-    tx.execute(sql, [])?;
-    let Some((kind, name, _)) = sqltext::created(sql) else { return Ok(()) };
+    let Some((kind, name, _)) = sqltext::created(sql) else { return tx.execute(sql, []).map(drop) };
+    match kind.as_str() {
+        "table" => collation::make_table(tx, sql, &name)?,
+        _ => drop(tx.execute(sql, [])?),
+    }
     let mut same = tx.prepare("SELECT 1 FROM sqlite_schema WHERE type = ?1 AND name = ?2 AND sql = ?3")?;
     if same.exists((&kind, &name, sql))? {
         return Ok(());

@@ -15,7 +15,7 @@ use super::left_out::{concerns_object, reason};
 use super::omitted::Omitted;
 use super::schema::{self, Table};
 use super::triggers::{triggers, Trigger, LOG};
-use super::{canary, columns, quote, sqltext, OURS};
+use super::{canary, collation, columns, quote, sqltext, OURS};
 use crate::error::{Doing, Error, Result};
 
 /// Log rows deleted in one short write transaction: a few milliseconds.
@@ -60,6 +60,7 @@ pub fn survey(conn: &Connection, objects: &mut Vec<schema::Object>, omitted: &mu
     });
     let present: Vec<Present> = rows.and_then(Iterator::collect).doing(doing)?;
     let parents = schema::parents(conn).doing(doing)?;
+    collation::accept_any(conn);
     omitted.begin(schema::cookie(conn).doing(doing)?);
     for (kind, name) in schema::not_utf8(conn)? {
         omitted.find(&kind, &name, "its text in the schema is not UTF-8".into());
@@ -82,6 +83,15 @@ pub fn survey(conn: &Connection, objects: &mut Vec<schema::Object>, omitted: &mu
             // Known by its stamp (`virtuals`), not by triggers.
             all.push(Captured { table, id: None, replaces: None, core: true, intact: true, columns: Vec::new() });
             continue;
+        }
+        let unknown = collation::unknown_in_key(conn, &table).doing(doing)?;
+        if let Some(collation) = unknown.filter(|_| !table.sent_whole) {
+            (table.sent_whole, table.key) = (true, table.key.into_iter().take(1).collect());
+            omitted.note(format!(
+                "table {} is sent whole whenever it changes: its key is sorted by collation {collation}, which only the \
+                 application's own connections have",
+                table.name
+            ));
         }
         let name = table.name.to_ascii_lowercase();
         table.is_parent = !table.key_is_rowid && parents.contains(&name);

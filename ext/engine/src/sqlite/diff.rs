@@ -15,7 +15,7 @@ use rusqlite::Connection;
 
 use super::columns::{Columns, Fate};
 use super::schema::{self, Object};
-use super::{connection, quote, reset, sqltext};
+use super::{collation, connection, quote, reset, sqltext};
 
 /// What changed.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -233,6 +233,7 @@ impl Copy {
     /// Makes one.
     pub fn of(old: &[Object]) -> rusqlite::Result<Self> {
         let conn = connection::open_memory().map_err(|_| rusqlite::Error::InvalidQuery)?;
+        collation::accept_any(&conn);
         for kind in ["table", "view", "index", "trigger"] {
             old.iter().filter(|o| o.kind == kind).try_for_each(|o| conn.execute_batch(&o.sql))?;
         }

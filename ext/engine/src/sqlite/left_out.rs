@@ -17,6 +17,7 @@ use logos_log::payload::TableHead;
 use logos_log::value::Value;
 use rusqlite::{ffi, Connection};
 
+use super::collation;
 use super::schema::{self, Object};
 use super::section::{decoded, encoded, is_clash};
 use crate::error::{Doing, Result};
@@ -153,7 +154,13 @@ pub fn warnings(conn: &Connection) -> Result<Vec<String>> {
             (_, "table") => "; its rows wait here, and it is tried again at each attach",
             _ => "; it is tried again at each attach",
         };
-        format!("{} {} is left out: {}{back}", l.kind, l.name, l.reason)
+        let hint = collation::missing(&l.reason).map(|name| {
+            format!(
+                " (register it for all connections of this process, or name what may stand for it, \
+                 attach_replica(…, '{{\"collations\":{{\"{name}\":\"nocase\"}}}}'), and use the same to read)"
+            )
+        });
+        format!("{} {} is left out: {}{}{back}", l.kind, l.name, l.reason, hint.unwrap_or_default())
     };
     Ok(read(conn)?.iter().map(sentence).collect())
 }

@@ -8,6 +8,7 @@ pub mod apply;
 mod canary;
 pub mod capture;
 pub mod columns;
+pub mod collation;
 pub mod compare;
 pub mod connection;
 pub mod diff;

@@ -25,6 +25,8 @@ pub struct Omitted {
     found: Vec<Omission>,
     /// Tables that were met since, at this schema cookie.
     met: Vec<(Omission, i64)>,
+    /// What else is to be said of a table.
+    notes: Vec<String>,
     next: Option<Instant>,
 }
 
@@ -39,6 +41,7 @@ impl Omitted {
     /// Before a survey at a schema cookie: what was found by the last one is looked at anew.
     pub fn begin(&mut self, cookie: i64) {
         self.found.clear();
+        self.notes.clear();
         self.met.retain(|(_, at)| *at == cookie);
         self.wait();
     }
@@ -47,6 +50,11 @@ impl Omitted {
     pub fn find(&mut self, kind: &str, name: &str, reason: String) {
         self.found.push(Omission { kind: kind.into(), name: name.into(), reason });
         self.wait();
+    }
+
+    /// A survey has something to say of a table that is replicated all the same.
+    pub fn note(&mut self, sentence: String) {
+        self.notes.push(sentence);
     }
 
     /// A table could not be put under capture or read.
@@ -89,7 +97,7 @@ impl Omitted {
     /// Sentences for the status.
     pub fn warnings(&self) -> Vec<String> {
         let all = self.found.iter().chain(self.met.iter().map(|(o, _)| o));
-        all.map(|o| format!("{} {} is left out: {}; it is tried again by itself", o.kind, o.name, o.reason)).collect()
+        all.map(|o| format!("{} {} is left out: {}; it is tried again by itself", o.kind, o.name, o.reason)).chain(self.notes.clone()).collect()
     }
 }
 

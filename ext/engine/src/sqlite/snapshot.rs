@@ -22,7 +22,7 @@ use super::left_out::{concerns_object, reason};
 use super::omitted::Omitted;
 use super::section::{bind, param};
 use super::sidecar::{Base, Published};
-use super::{canary, columns, diff, quote, reset, schema, stamps};
+use super::{canary, collation, columns, diff, quote, reset, schema, stamps};
 use crate::error::{Doing, Error, Result};
 
 /// What the next message will say.
@@ -151,6 +151,7 @@ pub fn plan(
     untouched: &dyn Fn(&[String]) -> bool,
 ) -> Result<Plan> {
     let doing = || "reading the log of changes".to_string();
+    collation::accept_any(conn);
     let log = read_log(conn, before.cursor).doing(doing)?;
     check_time(conn, before, &log)?;
     let cookie = schema::cookie(conn).doing(doing)?;

@@ -1,0 +1,186 @@
+//! Collations of the application, which our connections do not have: in most languages they can be registered on one connection only.
+//!
+//! Invariants
+//! - On a primary a stand-in lets statements be prepared, and nothing is looked up or ordered by it: the file is in an order that
+//!   we do not know. A table whose key is sorted that way is sent whole.
+//! - A replica's file is in the order of a stand-in only where the user named one, which is then kept in the file: every process
+//!   that writes here must sort alike. Without one, whatever is sorted by the collation is left out (`left_out`).
+
+use std::collections::BTreeMap;
+
+use rusqlite::{Connection, OptionalExtension};
+use serde::{Deserialize, Serialize};
+
+use super::api;
+use super::schema::Table;
+use super::{quote, OURS};
+use crate::error::{Doing, Error, Result};
+
+/// What may stand for a collation: SQLite's own three.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StandIn {
+    /// Byte by byte.
+    Binary,
+    /// The 26 letters of ASCII in either case are the same.
+    Nocase,
+    /// Blanks at the end do not count.
+    Rtrim,
+}
+
+impl StandIn {
+    const ALL: [(Self, &'static str); 3] = [(Self::Binary, "binary"), (Self::Nocase, "nocase"), (Self::Rtrim, "rtrim")];
+
+    fn word(self) -> &'static str {
+        Self::ALL.iter().find(|(it, _)| *it == self).map_or("binary", |(_, word)| word)
+    }
+
+    /// Compares two texts in UTF-8.
+    pub fn compare(self, a: &[u8], b: &[u8]) -> std::cmp::Ordering {
+        match self {
+            Self::Binary => a.cmp(b),
+            Self::Nocase => a.to_ascii_lowercase().cmp(&b.to_ascii_lowercase()),
+            Self::Rtrim => without_blanks(a).cmp(without_blanks(b)),
+        }
+    }
+}
+
+fn without_blanks(text: &[u8]) -> &[u8] {
+    let end = text.iter().rposition(|&b| b != b' ').map_or(0, |last| last + 1);
+    &text[..end]
+}
+
+/// Stand-ins by the name of the collation, as options give them.
+pub type StandIns = BTreeMap<String, StandIn>;
+
+/// Has a connection that only reads accept whatever collation a schema names.
+pub fn accept_any(conn: &Connection) {
+    api::on_collation_needed(conn, |conn, name| {
+        // The second one tells a stand-in from a collation that was registered for every connection.
+        let _ = api::create_collation(conn, name, StandIn::Binary);
+        let _ = api::create_collation(conn, &format!("{OURS}{name}"), StandIn::Binary);
+    });
+}
+
+/// Whether a connection does not have a collation, or only a stand-in that it accepted.
+fn is_unknown(conn: &Connection, name: &str) -> rusqlite::Result<bool> {
+    if conn.prepare(&format!("SELECT '' = '' COLLATE {}", quote(name))).is_err() {
+        return Ok(true);
+    }
+    let stand_in = format!("{OURS}{name}");
+    conn.prepare("SELECT 1 FROM pragma_collation_list WHERE name = ?1 COLLATE NOCASE")?.exists([stand_in])
+}
+
+/// The first collation that the rows of a table are looked up by and that this connection does not have.
+pub(super) fn unknown_in_key(conn: &Connection, table: &Table) -> rusqlite::Result<Option<String>> {
+    if table.key_is_rowid {
+        return Ok(None);
+    }
+    let mut statement = conn.prepare(
+        "SELECT DISTINCT x.coll FROM pragma_index_list(?1, 'main') AS i, pragma_index_xinfo(i.name, 'main') AS x \
+         WHERE i.origin = 'pk' AND x.key",
+    )?;
+    let names = statement.query_map([&table.name], |row| row.get(0))?.collect::<rusqlite::Result<Vec<String>>>()?;
+    for name in names {
+        if is_unknown(conn, &name)? {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
+}
+
+/// Registers the stand-ins of a replica, those it was given before and those named now, where the connection does not have the
+/// collation itself.
+pub fn use_stand_ins(conn: &Connection, named: &StandIns) -> Result<()> {
+    let doing = || "registering stand-ins for collations".to_string();
+    let mut all = kept(conn).doing(doing)?;
+    for (name, &stand_in) in named {
+        let before = all.insert(name.to_ascii_lowercase(), stand_in).filter(|before| *before != stand_in);
+        if let Some(before) = before {
+            return Err(Error::fix(
+                format!("{} stands for collation {name} in this replica, and its tables are sorted by that", before.word()),
+                "nothing was changed; name the same, or attach a new file to sort them otherwise",
+            ));
+        }
+    }
+    for (name, stand_in) in all {
+        if is_unknown(conn, &name).doing(doing)? {
+            api::create_collation(conn, &name, stand_in).doing(doing)?;
+        }
+    }
+    Ok(())
+}
+
+fn kept(conn: &Connection) -> rusqlite::Result<StandIns> {
+    let exists = conn.query_row("SELECT 1 FROM sqlite_schema WHERE name = '_logos_collation'", [], |_| Ok(())).optional()?;
+    if exists.is_none() {
+        return Ok(StandIns::new());
+    }
+    let mut statement = conn.prepare("SELECT name, stand_in FROM _logos_collation")?;
+    let rows = statement.query_map([], |row| {
+        let word: String = row.get(1)?;
+        let known = StandIn::ALL.iter().find(|(_, w)| *w == word).map_or(StandIn::Binary, |(it, _)| *it);
+        Ok((row.get(0)?, known))
+    })?;
+    rows.collect()
+}
+
+/// Keeps the stand-ins with the replica.
+pub fn keep(conn: &Connection, named: &StandIns) -> Result<()> {
+    let doing = || "keeping stand-ins for collations".to_string();
+    let before = kept(conn).doing(doing)?;
+    let new = |name: &String| !before.contains_key(&name.to_ascii_lowercase());
+    if !named.keys().any(new) {
+        return Ok(());
+    }
+    let tx = conn.unchecked_transaction().doing(doing)?;
+    tx.execute_batch("CREATE TABLE IF NOT EXISTS _logos_collation(name TEXT PRIMARY KEY, stand_in TEXT)").doing(doing)?;
+    for (name, stand_in) in named {
+        tx.execute("INSERT OR IGNORE INTO _logos_collation VALUES(?1, ?2)", (name.to_ascii_lowercase(), stand_in.word()))
+            .doing(doing)?;
+    }
+    tx.commit().doing(doing)
+}
+
+/// The name in SQLite's message about a collation that it does not have.
+pub fn missing(message: &str) -> Option<&str> {
+    message.strip_prefix("no such collation sequence: ")
+}
+
+/// Makes a table whose columns name collations that are not here, as long as nothing in it is sorted by them: SQLite would refuse
+/// it, though no row needs them. The caller undoes what was done if this fails.
+pub(super) fn make_table(conn: &Connection, sql: &str, name: &str) -> rusqlite::Result<()> {
+    let mut stand_ins: Vec<String> = Vec::new();
+    let made = loop {
+        match conn.execute(sql, []) {
+            Err(rusqlite::Error::SqliteFailure(e, Some(message))) => {
+                let needed = missing(&message).filter(|name| !stand_ins.iter().any(|n| n == name)).map(String::from);
+                let Some(needed) = needed else { break Err(rusqlite::Error::SqliteFailure(e, Some(message))) };
+                api::create_collation(conn, &needed, StandIn::Binary)?;
+                stand_ins.push(needed);
+            }
+            other => break other.map(drop),
+        }
+    };
+    stand_ins.iter().try_for_each(|name| api::remove_collation(conn, name))?;
+    made?;
+    if !stand_ins.is_empty() {
+        // SQLite itself says whether writing a row takes them.
+        conn.prepare(&format!("INSERT INTO {} DEFAULT VALUES", quote(name)))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cmp::Ordering;
+
+    #[test]
+    fn stand_ins_compare_as_the_collations_of_sqlite_do() {
+        assert_eq!(StandIn::Nocase.compare(b"aB", b"Ab"), Ordering::Equal);
+        assert_eq!(StandIn::Nocase.compare(b"_", b"B"), Ordering::Less);
+        assert_eq!(StandIn::Rtrim.compare(b"a  ", b"a"), Ordering::Equal);
+        assert_eq!(StandIn::Binary.compare(b"a ", b"a"), Ordering::Greater);
+    }
+}
