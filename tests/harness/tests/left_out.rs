@@ -240,7 +240,9 @@ fn collations_that_only_the_application_has_stop_no_publishing() {
          CREATE TABLE f(id INTEGER PRIMARY KEY, name TEXT COLLATE unicase); CREATE TABLE g(id INTEGER PRIMARY KEY, n);
          CREATE INDEX gi ON g(n COLLATE unicase); CREATE TABLE k(a TEXT COLLATE unicase PRIMARY KEY, b)",
     );
-    pair.run("INSERT INTO tags VALUES ('É', 1), ('b', 2); INSERT INTO f VALUES (1, 'A'); INSERT INTO g VALUES (1, 'A')");
+    pair.run(
+        "INSERT INTO tags VALUES ('É', 1), ('b', 2); INSERT INTO f VALUES (1, 'A'); INSERT INTO g VALUES (1, 'A')",
+    );
     pair.run("INSERT INTO k VALUES ('Ö', 1)");
     let replica = follow(&pair);
     for rows in ["SELECT name FROM f", "SELECT n FROM g"] {
@@ -270,7 +272,9 @@ fn a_stand_in_that_the_user_names_brings_a_table_back_and_stays_with_the_replica
     try_attach(&replica, &pair.url, Some(r#"{"collations":{"unicase":"nocase"}}"#)).unwrap();
     teach(&replica);
     assert_equal(&pair.primary, &replica);
-    pair.run("UPDATE tags SET tag = 'a' WHERE tag = 'A'; DELETE FROM tags WHERE tag = 'B'; INSERT INTO tags VALUES ('c', 3)");
+    pair.run(
+        "UPDATE tags SET tag = 'a' WHERE tag = 'A'; DELETE FROM tags WHERE tag = 'B'; INSERT INTO tags VALUES ('c', 3)",
+    );
     let replica = follow(&pair);
     assert_eq!(warnings(&pair, &replica), "");
     teach(&replica);

@@ -24,8 +24,8 @@ use crate::channel::{Fetched, Reader, Url};
 use crate::error::{Doing, Error, Result};
 use crate::registry;
 use crate::sqlite::apply::{self, Applied, Message};
-use crate::sqlite::role::{self, Role, Standing};
 use crate::sqlite::collation::{self, StandIns};
+use crate::sqlite::role::{self, Role, Standing};
 use crate::sqlite::{connection, left_out};
 
 pub use follow::{reached, Follower, Report};

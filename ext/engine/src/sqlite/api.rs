@@ -222,7 +222,11 @@ pub fn on_collation_needed(conn: &Connection, needed: CollationNeeded) {
             // SAFETY: the argument is the function given below; SQLite passes the open connection and a NUL-terminated name, and
             // the `Connection` made here does not own the handle.
             let (needed, conn, name) = unsafe {
-                (std::mem::transmute::<*mut c_void, CollationNeeded>(needed), Connection::from_handle(db), CStr::from_ptr(name))
+                (
+                    std::mem::transmute::<*mut c_void, CollationNeeded>(needed),
+                    Connection::from_handle(db),
+                    CStr::from_ptr(name),
+                )
             };
             if let (Ok(conn), Ok(name)) = (conn, name.to_str()) {
                 needed(&conn, name);
@@ -249,13 +253,7 @@ pub fn create_collation(conn: &Connection, name: &str, stand_in: StandIn) -> rus
     }
     macro_rules! callback {
         ($stand_in:ident) => {{
-            unsafe extern "C" fn call(
-                _: *mut c_void,
-                n: c_int,
-                a: *const c_void,
-                m: c_int,
-                b: *const c_void,
-            ) -> c_int {
+            unsafe extern "C" fn call(_: *mut c_void, n: c_int, a: *const c_void, m: c_int, b: *const c_void) -> c_int {
                 // SAFETY: the arguments are SQLite's own.
                 unsafe { compare(StandIn::$stand_in, n, a, m, b) }
             }

@@ -98,7 +98,10 @@ pub fn use_stand_ins(conn: &Connection, named: &StandIns) -> Result<()> {
         let before = all.insert(name.to_ascii_lowercase(), stand_in).filter(|before| *before != stand_in);
         if let Some(before) = before {
             return Err(Error::fix(
-                format!("{} stands for collation {name} in this replica, and its tables are sorted by that", before.word()),
+                format!(
+                    "{} stands for collation {name} in this replica, and its tables are sorted by that",
+                    before.word()
+                ),
                 "nothing was changed; name the same, or attach a new file to sort them otherwise",
             ));
         }
@@ -112,7 +115,8 @@ pub fn use_stand_ins(conn: &Connection, named: &StandIns) -> Result<()> {
 }
 
 fn kept(conn: &Connection) -> rusqlite::Result<StandIns> {
-    let exists = conn.query_row("SELECT 1 FROM sqlite_schema WHERE name = '_logos_collation'", [], |_| Ok(())).optional()?;
+    let exists =
+        conn.query_row("SELECT 1 FROM sqlite_schema WHERE name = '_logos_collation'", [], |_| Ok(())).optional()?;
     if exists.is_none() {
         return Ok(StandIns::new());
     }
@@ -134,10 +138,14 @@ pub fn keep(conn: &Connection, named: &StandIns) -> Result<()> {
         return Ok(());
     }
     let tx = conn.unchecked_transaction().doing(doing)?;
-    tx.execute_batch("CREATE TABLE IF NOT EXISTS _logos_collation(name TEXT PRIMARY KEY, stand_in TEXT)").doing(doing)?;
+    tx.execute_batch("CREATE TABLE IF NOT EXISTS _logos_collation(name TEXT PRIMARY KEY, stand_in TEXT)")
+        .doing(doing)?;
     for (name, stand_in) in named {
-        tx.execute("INSERT OR IGNORE INTO _logos_collation VALUES(?1, ?2)", (name.to_ascii_lowercase(), stand_in.word()))
-            .doing(doing)?;
+        tx.execute(
+            "INSERT OR IGNORE INTO _logos_collation VALUES(?1, ?2)",
+            (name.to_ascii_lowercase(), stand_in.word()),
+        )
+        .doing(doing)?;
     }
     tx.commit().doing(doing)
 }

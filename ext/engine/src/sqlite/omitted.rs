@@ -97,7 +97,9 @@ impl Omitted {
     /// Sentences for the status.
     pub fn warnings(&self) -> Vec<String> {
         let all = self.found.iter().chain(self.met.iter().map(|(o, _)| o));
-        all.map(|o| format!("{} {} is left out: {}; it is tried again by itself", o.kind, o.name, o.reason)).chain(self.notes.clone()).collect()
+        all.map(|o| format!("{} {} is left out: {}; it is tried again by itself", o.kind, o.name, o.reason))
+            .chain(self.notes.clone())
+            .collect()
     }
 }
 
