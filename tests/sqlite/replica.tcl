@@ -89,6 +89,16 @@ proc settle {} {
     }
 }
 
+# Only if one of these files is such a database, or its -wal: a script that copies files copies them as SQLite left them.
+proc settle_before_change {paths} {
+    foreach path $paths {
+        if {[regsub -- {-(wal|journal|shm)$} [file normalize $path] {}] in $::pending} {
+            settle
+            return
+        }
+    }
+}
+
 # A deleted database takes its sidecar and its channel with it.
 proc forget {path} {
     set path [file normalize $path]
@@ -121,8 +131,9 @@ proc unlike {primary replica said} {
         set here [expr {[dict exists $primary $what] ? [dict get $primary $what] : "nothing"}]
         set there [expr {[dict exists $replica $what] ? [dict get $replica $what] : "nothing"}]
         if {$here eq $there} continue
-        if {[string match "*\"[lindex $what 1]\"*" $said]} {
-            set left([lindex $what 1]) 1
+        set name [expr {[string match "rows of *" $what] ? [string range $what 8 end] : [lindex $what 1]}]
+        if {[string first "\"$name\"" $said] >= 0 || [string first "table $name is not" $said] >= 0} {
+            set left($name) 1
         } else {
             lappend found "$what: [string range $here 0 300] / [string range $there 0 300]"
         }

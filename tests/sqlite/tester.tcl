@@ -229,16 +229,16 @@ proc leave_out_faults {} {
 
 # ---- files
 
-# A connection does not see its file deleted while a check of ours still has it open.
+# What is deleted has been compared before.
 namespace ensemble configure file -map [dict replace [namespace ensemble configure file -map] delete ::delete_files]
 proc delete_files {args} {
-    settle
+    settle_before_change $args
     foreach path $args { forget $path }
     uplevel 1 [list ::tcl::file::delete {*}$args]
 }
 proc forcedelete {args} { foreach path $args { file delete -force -- $path } }
 proc delete_file {args} { foreach path $args { file delete -- $path } }
-proc copy_file {from to} { settle; file copy -- $from $to }
+proc copy_file {from to} { file copy -- $from $to }
 proc forcecopy {from to} {
     forcedelete $to
     file copy -force -- $from $to
