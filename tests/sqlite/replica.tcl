@@ -124,16 +124,19 @@ proc differences {path url} {
     }
 }
 
-# What is not equal; a table that the status names as left out is only named.
+# What is not equal; what belongs to something that the status names as left out is only named.
 proc unlike {primary replica said} {
     set found {}
     foreach what [lsort -unique [concat [dict keys $primary] [dict keys $replica]]] {
         set here [expr {[dict exists $primary $what] ? [dict get $primary $what] : "nothing"}]
         set there [expr {[dict exists $replica $what] ? [dict get $replica $what] : "nothing"}]
         if {$here eq $there} continue
-        set name [expr {[string match "rows of *" $what] ? [string range $what 8 end] : [lindex $what 1]}]
-        if {[string first "\"$name\"" $said] >= 0 || [string first "table $name is not" $said] >= 0} {
-            set left($name) 1
+        set named 0
+        foreach name [lrange $what 1 2] {
+            if {[string first " $name is " $said] >= 0 || [string first "\"$name\"" $said] >= 0} { set named 1 }
+        }
+        if {$named} {
+            set left([lindex $what 1]) 1
         } else {
             lappend found "$what: [string range $here 0 300] / [string range $there 0 300]"
         }
@@ -145,19 +148,19 @@ proc unlike {primary replica said} {
 # What a reader sees: objects by their text, rows of each table in any order, the file's settings.
 proc contents {db} {
     set seen {}
-    foreach pragma {user_version application_id} { dict set seen $pragma [$db one "PRAGMA $pragma"] }
+    foreach pragma {user_version application_id} { dict set seen [list pragma $pragma] [$db one "PRAGMA $pragma"] }
     # Not compared as objects: what modules make themselves, statistics of ANALYZE (which stay local), and sqlite_sequence, which
     # a file keeps, empty, after its last AUTOINCREMENT table was dropped.
-    $db eval {SELECT type, name, sql FROM sqlite_master
+    $db eval {SELECT type, name, tbl_name, sql FROM sqlite_master
         WHERE name NOT LIKE '\_logos\_%' ESCAPE '\' AND tbl_name NOT LIKE '\_logos\_%' ESCAPE '\'
-        AND name NOT LIKE 'sqlite\_stat_' ESCAPE '\' AND name <> 'sqlite_sequence'
+        AND tbl_name NOT LIKE 'sqlite\_stat_' ESCAPE '\' AND name <> 'sqlite_sequence'
         AND tbl_name NOT IN (SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'shadow')} {
-        dict set seen "$type $name" $sql
+        dict set seen [list $type $name $tbl_name] $sql
     }
     $db eval {SELECT name FROM pragma_table_list WHERE schema = 'main' AND type IN ('table', 'virtual')
         AND name <> 'sqlite_schema' AND name NOT LIKE 'sqlite\_stat_' ESCAPE '\' AND name NOT LIKE '\_logos\_%' ESCAPE '\'} {
         set rows [rows $db $name]
-        if {$name ne "sqlite_sequence" || ![string match "0 rows*" $rows]} { dict set seen "rows of $name" $rows }
+        if {$name ne "sqlite_sequence" || ![string match "0 rows*" $rows]} { dict set seen [list rows $name] $rows }
     }
     return $seen
 }
