@@ -6,7 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use harness::pair::flush;
-use harness::{in_every_order, messages, Pair, Shell, Sql};
+use harness::{in_every_order, messages, open_plain, Pair, Shell, Sql};
 
 const TABLES: &str = "
     CREATE TABLE t(id INTEGER PRIMARY KEY, a TEXT, b UNIQUE);
@@ -300,4 +300,19 @@ fn no_persistent_schema_of_ours_names_a_function_or_module_of_the_extension() {
     let answer =
         Shell::run(&pair.primary_path(), "PRAGMA integrity_check; PRAGMA quick_check; SELECT count(*) FROM t;");
     assert_eq!((answer.out.as_str(), answer.err.as_str()), ("ok\nok\n2", ""));
+}
+
+#[test]
+fn a_trigger_made_through_attach_arrives_although_its_text_names_the_schema_that_it_was_made_in() {
+    let pair = Pair::of("CREATE TABLE t(a); CREATE TABLE seen(a)");
+    let other = open_plain(&pair.primary_path().with_file_name("other.db"));
+    other.execute("ATTACH ?1 AS app", [pair.primary_path().to_str()]).unwrap();
+    other
+        .execute_batch("CREATE TRIGGER app.note AFTER INSERT ON app . t BEGIN INSERT INTO seen VALUES (new.a); END")
+        .unwrap();
+    pair.run("INSERT INTO t VALUES (1)");
+    let replica = pair.check();
+    let text = "SELECT sql FROM sqlite_schema WHERE name = 'note'";
+    assert!(replica.text(text).contains("ON app . t"), "{}", replica.text(text));
+    assert_eq!(replica.text("SELECT a FROM seen"), "1");
 }

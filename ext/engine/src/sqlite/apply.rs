@@ -724,12 +724,12 @@ impl<'t> Applying<'t> {
 }
 
 /// Runs a CREATE and sees to it that the schema says the same here, byte for byte: whoever wrote the primary's with `PRAGMA
-/// writable_schema` need not have written what SQLite would (small letters, blanks at the end).
+/// writable_schema` need not have written what SQLite would (small letters, blanks at the end), and a trigger may name a schema.
 fn create_as_written(tx: &Connection, sql: &str) -> rusqlite::Result<()> {
     let Some((kind, name, _)) = sqltext::created(sql) else { return tx.execute(sql, []).map(drop) };
     match kind.as_str() {
         "table" => collation::make_table(tx, sql, &name)?,
-        _ => drop(tx.execute(sql, [])?),
+        _ => drop(tx.execute(sqltext::trigger_on_any_schema(sql).as_deref().unwrap_or(sql), [])?),
     }
     let mut same = tx.prepare("SELECT 1 FROM sqlite_schema WHERE type = ?1 AND name = ?2 AND sql = ?3")?;
     if same.exists((&kind, &name, sql))? {

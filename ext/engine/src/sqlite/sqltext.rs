@@ -139,12 +139,26 @@ pub fn created(sql: &str) -> Option<(String, String, String)> {
     let table = match kind.as_str() {
         "table" | "view" => name.clone(),
         "index" | "trigger" => {
-            let on = tokens.iter().skip(at + 2).position(|t| t.text.eq_ignore_ascii_case("on"))?;
-            unquoted(tokens.get(at + on + 3)?.text)
+            let on = at + 2 + tokens.iter().skip(at + 2).position(|t| t.text.eq_ignore_ascii_case("on"))?;
+            let qualified = tokens.get(on + 2).is_some_and(|t| t.text == ".");
+            unquoted(tokens.get(on + if qualified { 3 } else { 1 })?.text)
         }
         _ => return None,
     };
     Some((kind, name, table))
+}
+
+/// A CREATE TRIGGER without the name of a schema in its `ON schema.table`: it stays in the text of a trigger that was made through
+/// ATTACH. SQLite passes over it when it reads a schema, but not when the statement is run where that schema has another name.
+pub fn trigger_on_any_schema(sql: &str) -> Option<String> {
+    let tokens = tokens(sql);
+    let is = |n: usize, word: &str| tokens.get(n).is_some_and(|t| t.text.eq_ignore_ascii_case(word));
+    if !(is(0, "create") && is(1, "trigger")) {
+        return None;
+    }
+    let on = (3..tokens.len()).find(|&n| is(n, "on"))?;
+    let [schema, dot, table, ..] = tokens.get(on + 1..)? else { return None };
+    (dot.text == ".").then(|| format!("{}{}", sql.get(..schema.at).unwrap_or_default(), sql.get(table.at..).unwrap_or_default()))
 }
 
 /// Kind and name in `DROP kind name`.
@@ -386,6 +400,11 @@ mod tests {
         assert_eq!(of("CREATE UNIQUE INDEX i ON [t x](a)"), "index i t x");
         assert_eq!(of("CREATE VIRTUAL TABLE v USING fts5(a)"), "table v v");
         assert_eq!(of("CREATE TRIGGER g/* on x */AFTER UPDATE OF a, \"on\" ON t BEGIN SELECT 1; END"), "trigger g t");
+        let through = "CREATE TRIGGER g AFTER INSERT ON \"x\" . [t] BEGIN SELECT a.b FROM t; END";
+        assert_eq!(of(through), "trigger g t");
+        let anywhere = "CREATE TRIGGER g AFTER INSERT ON [t] BEGIN SELECT a.b FROM t; END";
+        assert_eq!(trigger_on_any_schema(through).as_deref(), Some(anywhere));
+        assert_eq!(trigger_on_any_schema(anywhere), None);
         assert_eq!(dropped("DROP VIEW \"v w\""), Some(("view".into(), "v w".into())));
         assert_eq!(altered("ALTER TABLE \"t\" RENAME TO \"u\""), Some(("t".into(), Some("u".into()))));
         assert_eq!(altered("ALTER TABLE t ADD COLUMN rename TO"), Some(("t".into(), None)));
