@@ -168,16 +168,18 @@ proc contents {db} {
 proc rows {db table} {
     set quoted \"[string map {\" \"\"} $table]\"
     set columns {}
-    # Not the hidden columns of a virtual table, which are not content.
-    $db eval {SELECT name FROM pragma_table_xinfo($table) WHERE hidden <> 1} {
-        set column $quoted.\"[string map {\" \"\"} $name]\"
-        lappend columns "typeof($column), CASE typeof($column) WHEN 'blob' THEN hex($column) WHEN 'text' THEN $column ELSE quote($column) END"
-    }
     set found {}
+    # A virtual table that is not what its text says cannot be read on either side.
     if {[catch {
+        # Not the hidden columns of a virtual table, which are not content.
+        $db eval {SELECT name FROM pragma_table_xinfo($table) WHERE hidden <> 1} {
+            set column $quoted.\"[string map {\" \"\"} $name]\"
+            lappend columns "typeof($column), CASE typeof($column) WHEN 'blob' THEN hex($column) WHEN 'text' THEN $column ELSE quote($column) END"
+        }
         set cells [$db eval "SELECT [join $columns {, }] FROM $quoted NOT INDEXED"]
     } error]} { return "error: $error" }
     set width [expr {2 * [llength $columns]}]
     for {set i 0} {$i < [llength $cells]} {incr i $width} { lappend found [lrange $cells $i [expr {$i + $width - 1}]] }
-    return "[llength $found] rows, [zlib crc32 [encoding convertto utf-8 [lsort $found]]]: [string range [lsort $found] 0 300]"
+    set found [lsort $found]
+    return "[llength $found] rows, [zlib crc32 [encoding convertto utf-8 $found]]: [string range $found 0 300]"
 }

@@ -50,7 +50,7 @@ def run(mode, script, extension):
         quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         process = subprocess.Popen(command, cwd=work, start_new_session=True, **quiet)
         try:
-            code = process.wait(LIMIT if mode == "plain" else 3 * LIMIT)
+            code = process.wait(LIMIT if mode == "plain" else 5 * LIMIT)
         except subprocess.TimeoutExpired:
             code = None
         try:
