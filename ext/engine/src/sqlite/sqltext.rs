@@ -158,7 +158,8 @@ pub fn trigger_on_any_schema(sql: &str) -> Option<String> {
     }
     let on = (3..tokens.len()).find(|&n| is(n, "on"))?;
     let [schema, dot, table, ..] = tokens.get(on + 1..)? else { return None };
-    (dot.text == ".").then(|| format!("{}{}", sql.get(..schema.at).unwrap_or_default(), sql.get(table.at..).unwrap_or_default()))
+    (dot.text == ".")
+        .then(|| format!("{}{}", sql.get(..schema.at).unwrap_or_default(), sql.get(table.at..).unwrap_or_default()))
 }
 
 /// Kind and name in `DROP kind name`.
