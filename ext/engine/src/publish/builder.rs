@@ -77,6 +77,9 @@ const PRUNE_PRESSING: i64 = 200_000;
 /// How long nothing must have been committed for a database to count as resting.
 const REST: Duration = Duration::from_millis(500);
 
+/// A look that took longer is followed by a rest as a message is.
+const LOOK_WORTH: Duration = Duration::from_millis(5);
+
 /// How often a snapshot is begun anew to know the count of commits in it.
 const COUNT_TRIES: usize = 4;
 
@@ -509,9 +512,12 @@ impl<'p> Builder<'p> {
         if !self.conn.is_autocommit() {
             self.conn.execute_batch("ROLLBACK").doing(|| format!("reading {}", self.publisher.path.display()))?;
         }
-        if built? {
-            self.last_message = Some(Instant::now());
-            self.message_took = start.elapsed();
+        let (stored, took) = (built?, start.elapsed());
+        // Looking at large virtual tables takes its time also where it finds nothing.
+        if stored || took > LOOK_WORTH {
+            (self.last_message, self.message_took) = (Some(Instant::now()), took);
+        }
+        if stored {
             self.publisher.refresh()?;
         }
         Ok(())
