@@ -5,7 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use harness::dice::Dice;
-use harness::pair::flush;
+use harness::pair::{flush, try_attach};
 use harness::rusqlite::version_number;
 use harness::{in_every_order, Pair, Shell, Sql};
 
@@ -169,6 +169,30 @@ fn alter_table_of_newer_sqlite_reaches_a_replica_on_an_older_one() {
             "{step}"
         );
     }
+}
+
+#[test]
+fn a_column_is_renamed_under_a_trigger_whose_table_goes_with_the_same_message() {
+    in_every_order(
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, a, b); CREATE VIRTUAL TABLE g USING rtree(id, x0, x1); INSERT INTO t VALUES (1, 2, 3);
+         CREATE TRIGGER fill AFTER INSERT ON t BEGIN INSERT INTO g VALUES (NEW.id, NEW.a, NEW.a); END;",
+        &["BEGIN; ALTER TABLE t RENAME COLUMN a TO c; DROP TABLE g; COMMIT", "DROP TRIGGER fill; INSERT INTO t VALUES (2, 3, 4)"],
+    );
+}
+
+#[test]
+fn constraints_are_not_written_over_a_table_that_was_changed_on_the_replica() {
+    let pair = Pair::of("CREATE TABLE big(id INTEGER PRIMARY KEY, v, w); INSERT INTO big VALUES (1, 'x', 'y')");
+    let replica = pair.check();
+    let position = replica.text("SELECT logos_position()");
+    replica.run("ALTER TABLE big ADD COLUMN by_hand");
+    pair.run(&by_hand("v, w", "v NOT NULL, w"));
+    flush(&pair.primary);
+    let error = try_attach(&replica, &pair.url, None).unwrap_err().to_string();
+    assert!(error.contains("other columns or indexes"), "{error}");
+    assert_eq!(replica.text("SELECT logos_position()"), position);
+    replica.run("ALTER TABLE big DROP COLUMN by_hand");
+    pair.check();
 }
 
 /// A table as the random histories know it.

@@ -46,6 +46,7 @@ fn message_with(statements: &[&str], after: &str) -> Vec<u8> {
 fn a_publisher_that_sends_anything_but_single_changes_of_the_schema_is_refused() {
     for (statement, says) in [
         ("DELETE FROM item", "no change of the schema"),
+        ("UPDATE \"item\" SET \"v\" = load_extension('x')", "no change of the schema"),
         ("ATTACH '/tmp/stolen' AS x", "no change of the schema"),
         ("PRAGMA writable_schema = 1", "no change of the schema"),
         ("WITH x AS (SELECT 1) INSERT INTO item SELECT 5, 'x', 1 FROM x", "no change of the schema"),
