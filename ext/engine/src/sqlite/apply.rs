@@ -275,8 +275,9 @@ impl<'t> Applying<'t> {
         // An index cannot be opened, and so not dropped, once the table that it is made from is gone. Others are dropped in their
         // turn: triggers that write to them keep a table from being altered once they are gone.
         let is_index = |o: &Object, name: &str| o.name == name && matches!(virtuals::way(o), Way::Index(_));
-        let drops_index =
-            |sql: &&String| sqltext::dropped(sql).is_some_and(|(_, name)| self.virtuals.iter().any(|o| is_index(o, &name)));
+        let drops_index = |sql: &&String| {
+            sqltext::dropped(sql).is_some_and(|(_, name)| self.virtuals.iter().any(|o| is_index(o, &name)))
+        };
         let (first, then): (Vec<&String>, Vec<&String>) = statements.iter().partition(drops_index);
         for sql in first.into_iter().chain(then) {
             if self.reset(sql)? {
