@@ -360,7 +360,8 @@ impl<'t> Applying<'t> {
     fn alter(&mut self, sql: &str, name: &str, to: Option<&str>) -> Result<()> {
         self.altered = true;
         if sqltext::updated(sql).is_none() && self.exists("table", name)? {
-            self.tx.execute(sql, []).doing(|| self.changing(sql))?;
+            let altered = collation::with_stand_ins(self.tx, || self.tx.execute(sql, []).map(drop));
+            altered.doing(|| self.changing(sql))?;
         }
         for left in self.left.iter_mut().filter(|l| l.table == name) {
             if left.name == name {

@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 
+use rusqlite::functions::FunctionFlags;
 use rusqlite::{Connection, OptionalExtension};
 use serde::{Deserialize, Serialize};
 
@@ -155,28 +156,54 @@ pub fn missing(message: &str) -> Option<&str> {
     message.strip_prefix("no such collation sequence: ")
 }
 
-/// Makes a table whose columns name collations that are not here, as long as nothing in it is sorted by them: SQLite would refuse
-/// it, though no row needs them. The caller undoes what was done if this fails.
+/// A collation or function that a statement asked for in vain.
+fn asked_for<'m>(message: &'m str, what: &str) -> Option<&'m str> {
+    message.rsplit_once(what).map(|(_, name)| name)
+}
+
+/// Makes a table that names collations and functions which are not here, as long as no row needs them: one that only says what a
+/// column is compared by, a CHECK, a default. SQLite would refuse it. The caller undoes what
+/// was done if this fails.
 pub(super) fn make_table(conn: &Connection, sql: &str, name: &str) -> rusqlite::Result<()> {
-    let mut stand_ins: Vec<String> = Vec::new();
-    let made = loop {
-        match conn.execute(sql, []) {
-            Err(rusqlite::Error::SqliteFailure(e, Some(message))) => {
-                let needed = missing(&message).filter(|name| !stand_ins.iter().any(|n| n == name)).map(String::from);
-                let Some(needed) = needed else { break Err(rusqlite::Error::SqliteFailure(e, Some(message))) };
-                api::create_collation(conn, &needed, StandIn::Binary)?;
-                stand_ins.push(needed);
-            }
-            other => break other.map(drop),
-        }
-    };
-    stand_ins.iter().try_for_each(|name| api::remove_collation(conn, name))?;
-    made?;
-    if !stand_ins.is_empty() {
-        // SQLite itself says whether writing a row takes them.
-        conn.prepare(&format!("INSERT INTO {} DEFAULT VALUES", quote(name)))?;
+    let Some(lacked) = with_stand_ins(conn, || conn.execute(sql, []).map(drop))? else { return Ok(()) };
+    // SQLite itself says whether writing a row takes them.
+    let mut columns = conn.prepare("SELECT name FROM pragma_table_xinfo(?1, 'main') WHERE hidden = 0")?;
+    let columns = columns.query_map([name], |row| row.get(0))?.collect::<rusqlite::Result<Vec<String>>>()?;
+    let names = columns.iter().map(|c| quote(c)).collect::<Vec<_>>().join(", ");
+    let nulls = vec!["NULL"; columns.len()].join(", ");
+    match conn.prepare(&format!("INSERT INTO {}({names}) VALUES({nulls})", quote(name))) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(lacked),
     }
-    Ok(())
+}
+
+/// Runs a change of the schema with stand-ins for the collations and functions that it asks for and that are not here. They are
+/// taken away again. Returns the first error that there would have been without.
+pub(super) fn with_stand_ins(
+    conn: &Connection,
+    mut run: impl FnMut() -> rusqlite::Result<()>,
+) -> rusqlite::Result<Option<rusqlite::Error>> {
+    let mut first = None;
+    let (mut collations, mut functions): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
+    let done = loop {
+        let Err(e) = run() else { break Ok(()) };
+        let rusqlite::Error::SqliteFailure(_, Some(message)) = &e else { break Err(e) };
+        let new = |known: &[String], what| asked_for(message, what).filter(|n| !known.iter().any(|k| k == n)).map(String::from);
+        if let Some(name) = new(&collations, "no such collation sequence: ") {
+            api::create_collation(conn, &name, StandIn::Binary)?;
+            collations.push(name);
+        } else if let Some(name) = new(&functions, "no such function: ") {
+            let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC;
+            conn.create_scalar_function(name.as_str(), -1, flags, |_| Ok(rusqlite::types::Null))?;
+            functions.push(name);
+        } else {
+            break Err(e);
+        }
+        first = first.or(Some(e));
+    };
+    collations.iter().try_for_each(|name| api::remove_collation(conn, name))?;
+    functions.iter().try_for_each(|name| conn.remove_function(name.as_str(), -1))?;
+    done.map(|()| first)
 }
 
 #[cfg(test)]

@@ -235,14 +235,16 @@ impl Copy {
         let conn = connection::open_memory().map_err(|_| rusqlite::Error::InvalidQuery)?;
         collation::accept_any(&conn);
         for kind in ["table", "view", "index", "trigger"] {
-            old.iter().filter(|o| o.kind == kind).try_for_each(|o| conn.execute_batch(&o.sql))?;
+            old.iter().filter(|o| o.kind == kind).try_for_each(|o| {
+                collation::with_stand_ins(&conn, || conn.execute_batch(&o.sql)).map(drop)
+            })?;
         }
         Ok(Self { conn, statements: Vec::new() })
     }
 
     /// Runs a statement and remembers it.
     pub fn run(&mut self, sql: String) -> rusqlite::Result<()> {
-        self.conn.execute_batch(&sql)?;
+        collation::with_stand_ins(&self.conn, || self.conn.execute_batch(&sql))?;
         self.statements.push(sql);
         Ok(())
     }

@@ -52,6 +52,8 @@ pub(super) fn concerns_object(e: &rusqlite::Error) -> bool {
     let codes =
         [ffi::SQLITE_ERROR, ffi::SQLITE_TOOBIG, ffi::SQLITE_MISMATCH, ffi::SQLITE_CONSTRAINT, ffi::SQLITE_RANGE];
     match e {
+        // A virtual table that finds its own tables damaged says nothing of the file.
+        rusqlite::Error::SqliteFailure(e, _) if e.extended_code == ffi::SQLITE_CORRUPT_VTAB => true,
         rusqlite::Error::SqliteFailure(e, _) if !is_clash_code(e.extended_code) => {
             codes.contains(&(e.extended_code & 0xff))
         }
