@@ -188,7 +188,9 @@ pub(super) fn with_stand_ins(
     let done = loop {
         let Err(e) = run() else { break Ok(()) };
         let rusqlite::Error::SqliteFailure(_, Some(message)) = &e else { break Err(e) };
-        let new = |known: &[String], what| asked_for(message, what).filter(|n| !known.iter().any(|k| k == n)).map(String::from);
+        let new = |known: &[String], what| {
+            asked_for(message, what).filter(|n| !known.iter().any(|k| k == n)).map(String::from)
+        };
         if let Some(name) = new(&collations, "no such collation sequence: ") {
             api::create_collation(conn, &name, StandIn::Binary)?;
             collations.push(name);

@@ -235,9 +235,9 @@ impl Copy {
         let conn = connection::open_memory().map_err(|_| rusqlite::Error::InvalidQuery)?;
         collation::accept_any(&conn);
         for kind in ["table", "view", "index", "trigger"] {
-            old.iter().filter(|o| o.kind == kind).try_for_each(|o| {
-                collation::with_stand_ins(&conn, || conn.execute_batch(&o.sql)).map(drop)
-            })?;
+            old.iter()
+                .filter(|o| o.kind == kind)
+                .try_for_each(|o| collation::with_stand_ins(&conn, || conn.execute_batch(&o.sql)).map(drop))?;
         }
         Ok(Self { conn, statements: Vec::new() })
     }
