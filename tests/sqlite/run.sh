@@ -30,9 +30,9 @@ fetch() {
     for file in /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources; do
         [ ! -e "$file" ] || sed 's/^deb /deb-src /; s/^Types:.*/Types: deb-src/' "$file" >"$scratch/parts/$(basename "$file")"
     done
-    options="-qq -o Dir::Etc::sourcelist=/dev/null -o Dir::Etc::sourceparts=$scratch/parts -o Dir::State::lists=$scratch/lists"
+    options="-qq -o APT::Sandbox::User=root -o Dir::Etc::sourcelist=/dev/null -o Dir::Etc::sourceparts=$scratch/parts -o Dir::State::lists=$scratch/lists"
     # $options is a list of words; apt's sandbox user cannot write into a folder of ours, which is no fault
-    (cd "$scratch" && apt-get $options update && apt-get $options -o APT::Sandbox::User=root source --download-only sqlite3) || return 1
+    (cd "$scratch" && apt-get $options update && apt-get $options source --download-only sqlite3) || return 1
     rm -rf "$kept" && dpkg-source --no-check --extract "$scratch"/sqlite3_*.dsc "$kept" >/dev/null
 }
 
