@@ -43,6 +43,8 @@ pub struct Error {
     pub hint: String,
     /// SQLite's own code, where one says more than the kind.
     pub code: Option<i32>,
+    /// Something is not there yet, or damaged: looking again costs little, and mends it once it is whole.
+    pub waits: bool,
 }
 
 /// Result with this module's error.
@@ -52,6 +54,11 @@ impl Error {
     /// An error that passes by itself.
     pub fn retry(message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self::new(Kind::Retry, message, hint)
+    }
+
+    /// Something is not there yet, or damaged, and whoever looks again goes on by itself once it is whole.
+    pub fn waiting(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { waits: true, ..Self::retry(message, hint) }
     }
 
     /// An error that the user removes.
@@ -70,7 +77,7 @@ impl Error {
     }
 
     fn new(kind: Kind, message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), hint: hint.into(), code: None }
+        Self { kind, message: message.into(), hint: hint.into(), code: None, waits: false }
     }
 
     /// The same with a code of SQLite's own.
@@ -193,12 +200,16 @@ impl<T> Doing<T> for std::result::Result<T, LogError> {
                     (Kind::Resync, "everything before it was applied and nothing after it is; ask the publisher for the channel that goes on")
                 }
                 LogError::WrongParent { .. } | LogError::WrongSequence { .. } => {
-                    (Kind::Resync, "nothing was applied; the channel was tampered with or has two writers: keep it as evidence, then attach a new file to the right one")
+                    (Kind::Resync, "nothing of it was applied; the author has signed two histories of this channel, so a second writer has its sidecar: keep the channel as evidence, stop one of them, then attach a new file to the right one")
+                }
+                LogError::Misplaced { .. } => {
+                    (Kind::Retry, "nothing of it was applied and the position is kept; it goes on by itself once the entry that is due is there. If that never comes, the channel was begun anew or has two writers: attach a new file")
                 }
                 LogError::Stream { .. } => (Kind::Retry, "nothing was lost; it is tried again"),
                 _ => (Kind::Fix, "nothing of it was applied and the position is kept; fetch the channel again from a good copy, then try again"),
             };
-            Error::new(kind, format!("{} failed: {e}", what()), hint)
+            let waits = matches!(e, LogError::Misplaced { .. });
+            Error { waits, ..Error::new(kind, format!("{} failed: {e}", what()), hint) }
         })
     }
 }

@@ -4,8 +4,11 @@
 //! - `next.parent == tip`; an entry names exactly one parent, and the first names the root.
 //! - Every entry is of this channel and signed by its author: the key that *is* the channel id.
 //! - Parts of a message follow each other without gap, messages likewise: seq counts 1, 2, 3, …
-//! - Order of checks: channel, parent, signer, signature, part; of a configuration: channel, signature, keys, so that what
-//!   nobody signed is never believed. A refused link leaves the chain as it was.
+//! - Order of checks: channel, signer, signature, parent, part; of a configuration: channel, signature, keys, so that what
+//!   nobody signed is never believed: half a file that looks like another parent is damage, and no fork. A refused link leaves
+//!   the chain as it was.
+//! - Two histories are proven by the author's signature under the part that is due, with another parent. Any other entry
+//!   of the author's at this place proves nothing: whoever can copy files can put it there.
 //! - The signatures of a transaction are checked once, however many links it holds.
 //!
 //! Not here: reading the channel, joining pieces (`engine::replica`), the digest chain of payloads (checked by
@@ -142,10 +145,10 @@ impl Chain {
         if inscription.channel != self.channel {
             return Err(LogError::WrongChannel { id, found: inscription.channel, expected: self.channel });
         }
-        if inscription.parent != self.tip {
-            return Err(LogError::WrongParent { id, found: inscription.parent, expected: self.tip });
-        }
         tx.check_author(Link::Entry(inscription))?;
+        if inscription.parent != self.tip {
+            return Err(self.not_next(inscription));
+        }
         let part = Part::decode(&inscription.data)?;
         if (part.seq, part.index) != (self.seq, self.index) {
             let why = format!(
@@ -163,6 +166,22 @@ impl Chain {
             self.index += 1;
         }
         Ok(part)
+    }
+
+    /// What is wrong with an entry of the author's that follows another one.
+    fn not_next(&self, inscription: &Inscription) -> LogError {
+        let id = inscription.id();
+        let name = |seq: u64, index: u32| format!("part {index} of message {seq}");
+        match Part::decode(&inscription.data) {
+            Ok(part) if (part.seq, part.index) == (self.seq, self.index) => {
+                LogError::WrongParent { id, found: inscription.parent, expected: self.tip }
+            }
+            part => LogError::Misplaced {
+                id,
+                found: part.map_or_else(|_| "no part that this build can read".into(), |p| name(p.seq, p.index)),
+                expected: name(self.seq, self.index),
+            },
+        }
     }
 
     /// Checks a configuration of the channel and steps over it: it is a link, but no entry. Only one that the author signed
@@ -236,13 +255,20 @@ mod tests {
     }
 
     #[test]
-    fn a_replayed_or_skipped_entry_is_refused_by_its_parent() {
+    fn a_replayed_or_skipped_entry_is_misplaced_and_proves_no_fork() {
         let replay = entry(&key(1), channel(), MsgId::ROOT, 1, 0, false);
-        assert!(matches!(refusal(&replay), LogError::WrongParent { .. }));
-        assert!(matches!(
-            refusal(&entry(&key(1), channel(), MsgId([9; 32]), 3, 0, true)),
-            LogError::WrongParent { .. }
-        ));
+        assert!(matches!(refusal(&replay), LogError::Misplaced { .. }));
+        let later = entry(&key(1), channel(), MsgId([9; 32]), 3, 0, true);
+        assert!(matches!(refusal(&later), LogError::Misplaced { .. }));
+    }
+
+    #[test]
+    fn the_part_that_is_due_after_another_entry_is_a_fork_if_the_author_signed_it() {
+        let fork = entry(&key(1), channel(), MsgId([9; 32]), 2, 0, true);
+        assert!(matches!(refusal(&fork), LogError::WrongParent { .. }));
+        let mut unsigned = fork;
+        unsigned.proofs = vec![Proof::Ed25519([0; 64])];
+        assert!(matches!(refusal(&unsigned), LogError::BadSignature { .. }));
     }
 
     #[test]

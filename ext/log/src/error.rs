@@ -125,6 +125,16 @@ pub enum LogError {
         /// The tip it should name.
         expected: MsgId,
     },
+    /// The author's entry, but not the one that is due here: an older one shown again, or one of later.
+    #[error("entry {id} is {found}, and {expected} is due")]
+    Misplaced {
+        /// The entry.
+        id: MsgId,
+        /// What it is a part of.
+        found: String,
+        /// What should be there.
+        expected: String,
+    },
     /// The payload does not follow the payload before it, or its parts do not fit together.
     #[error("message {seq} does not follow the one before it: {why}")]
     WrongSequence {

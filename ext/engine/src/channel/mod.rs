@@ -2,7 +2,8 @@
 //!
 //! Invariants
 //! - A transport moves entries and says where they are; it decides nothing about their truth. Signature, author and
-//!   parents are checked by the one who reads (`logos_log::chain`), with the same code for every transport.
+//!   parents are checked by the one who reads (`logos_log::chain`), with the same code for every transport. What nobody signed
+//!   is never more than "not there yet, or damaged".
 //! - Sending is idempotent: the same entries may be sent again at any time.
 //! - "Nothing more" is only ever said when it is known; anything else is an error.
 //!
@@ -61,6 +62,11 @@ pub trait Writer: Send {
     /// Brings entries to the channel. They are all that are not final (or the first of them), oldest first, without a
     /// gap; sent or not, they are offered until they are final. Without any, it only checks that the channel is ours.
     fn send(&mut self, entries: &[StoredEntry], store: &dyn Store) -> Result<Known>;
+
+    /// How long to rest at most before it is tried again after an error.
+    fn longest_pause(&self) -> Duration {
+        Duration::from_secs(30)
+    }
 
     /// Requests made so far, where there is a network.
     fn requests(&self) -> u64 {
@@ -185,7 +191,7 @@ impl Url {
     /// The writing end of this channel.
     pub fn writer(&self, author: Author, options: &logos::WriteOptions) -> Box<dyn Writer> {
         match &self.transport {
-            Transport::Dir(path) => Box::new(dir::DirWriter::new(path, ChannelId(author.key.public_key().0))),
+            Transport::Dir(path) => Box::new(dir::DirWriter::new(path, &author)),
             Transport::Node(base) => Box::new(logos::LogosWriter::new(base, author, options)),
         }
     }
@@ -204,6 +210,11 @@ impl Url {
             Transport::Dir(path) => dir::ahead(path, self.channel?, bookmark),
             Transport::Node(_) => None,
         }
+    }
+
+    /// Whether each entry has a place of its own, which is read again until it holds the right one.
+    pub fn has_a_place_for_each(&self) -> bool {
+        matches!(self.transport, Transport::Dir(_))
     }
 
     /// How many messages may be on their way at a time before commits gather for the next one.

@@ -407,6 +407,7 @@ impl Publisher {
         let state = match &error {
             Some(e) if e.kind != Kind::Retry => "refused",
             _ if p.builder_done || p.sender_done => "stopped",
+            Some(e) if e.waits => "waiting",
             Some(_) => "offline",
             None if p.backlog.messages > 0 => "sending",
             None => "healthy",

@@ -28,7 +28,6 @@ const LOOK: Duration = Duration::from_secs(1);
 const IDLE: Duration = Duration::from_secs(3600);
 
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
-const BACKOFF_LAST: Duration = Duration::from_secs(30);
 
 /// How long a retired sender (no connection of the application is left) goes on trying.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -74,7 +73,7 @@ fn run(publisher: &Publisher) {
             Err(e) if matches!(e.kind, Kind::Resync | Kind::Bug) => return,
             Err(e) if e.kind == Kind::Fix && publisher.retired.load(Ordering::Acquire) => return,
             Err(_) => {
-                backoff = (backoff * 2).min(BACKOFF_LAST);
+                backoff = (backoff * 2).min(sender.writer.longest_pause());
                 // New messages do not cut a back-off short.
                 rest(publisher, jittered(backoff), |_| false);
             }

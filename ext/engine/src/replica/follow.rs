@@ -161,6 +161,8 @@ impl Follower {
                     pause = PAUSE_FIRST;
                     while !puller.wait(LOOK) && !self.stop.load(Ordering::Acquire) {}
                 }
+                // What is damaged or unfinished is looked at again as soon as it changes, like what is not there yet.
+                Err(e) if e.waits => while !puller.wait(LOOK) && !self.stop.load(Ordering::Acquire) {},
                 Err(e) if matches!(e.kind, Kind::Resync | Kind::Bug) => return,
                 Err(_) => {
                     self.rest(pause);
@@ -214,6 +216,7 @@ impl Follower {
     pub fn report(&self) -> Report {
         let s = self.state().clone();
         let state = match &s.error {
+            Some(e) if e.waits => "waiting",
             Some(e) if e.kind == Kind::Retry => "offline",
             Some(_) => "refused",
             None if s.following => "following",

@@ -230,8 +230,12 @@ impl Puller {
                     return Ok(Some(applied));
                 }
                 Err(e) => {
-                    // Whatever was read ahead is read again: the fault may be mended by then.
-                    self.rewind();
+                    // Whatever was read ahead is read again: the fault may be mended by then. Where an entry only stands in
+                    // another's place, what was read before it is good and may be much.
+                    match e.waits {
+                        true => (self.begun, self.fetched) = (None, Vec::new().into_iter()),
+                        false => self.rewind(),
+                    }
                     if !self.catch_up_with_others()? {
                         return Err(e);
                     }
@@ -285,6 +289,13 @@ impl Puller {
         }
         // A message may have ended in the middle of this transaction when it was read before.
         let done = ours.iter().position(|link| link.id() == self.chain.tip).map_or(0, |last| last + 1);
+        if done == ours.len() && self.url.has_a_place_for_each() {
+            // Passed over, the place would not be read again when the right entry comes.
+            return Err(Error::waiting(
+                format!("{} holds the entry that stands before it, once more", fetched.place),
+                "nothing was changed and the position is kept; it goes on by itself once the entry that is due is there",
+            ));
+        }
         for (n, link) in ours.iter().enumerate().skip(done) {
             let seq = self.chain.seq;
             let inscription = match link {

@@ -210,7 +210,11 @@ impl AttachCursor<'_> {
         let Some(work) = &mut self.work else { return Ok(()) };
         let outcome = work.puller.pull();
         work.follower.note(Some(&work.puller), &outcome);
-        self.row = outcome?;
+        self.row = match outcome {
+            // Half an entry at this moment is no more than one that is not there yet: the follower waits for it.
+            Err(e) if e.waits && work.follow => None,
+            outcome => outcome?,
+        };
         if self.row.is_none() {
             if let Some(done) = self.work.take().filter(|work| work.follow) {
                 done.follower.follow(done.puller)?;
