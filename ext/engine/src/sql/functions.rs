@@ -238,7 +238,11 @@ fn wait_for_replica(
         let outcome = puller.pull();
         // The status shows what the last pull met, whoever made it.
         follower.iter().for_each(|f| f.note(Some(&puller), &outcome));
-        if outcome?.is_none() {
+        let came = match outcome {
+            Err(e) if e.waits && !patience.is_over() => None,
+            outcome => outcome?,
+        };
+        if came.is_none() {
             if patience.is_over() {
                 return Ok(false);
             }
