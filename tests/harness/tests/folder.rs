@@ -14,7 +14,7 @@ use std::os::unix::fs::{symlink, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use harness::files::{entries, extension};
+use harness::files::{entries, extension, sidecar};
 use harness::pair::{attach, flush, publish, try_attach};
 use harness::{assert_equal, open, status_of, wait_until, Connection, Pair, Shell, Sql, Status, TempDir};
 
@@ -192,6 +192,39 @@ fn an_older_entry_in_the_place_of_the_next_ends_neither_publisher_nor_follower()
         fs::copy(&ours, &place).unwrap();
         synced.goes_on(&format!("entry {other} replaced"));
     }
+}
+
+#[test]
+fn another_history_that_the_author_signed_ends_following() {
+    let synced = Synced::new();
+    synced.follow();
+    synced.goes_on("the beginning");
+    // The database and its key are copied, and both go on: one into the folder, the copy into another.
+    synced.pair.run("SELECT logos_stop()");
+    let (primary, fork) = (synced.pair.primary_path(), synced.pair.dir.file("fork.db"));
+    synced.pair.run("PRAGMA wal_checkpoint(TRUNCATE)");
+    fs::copy(&primary, &fork).unwrap();
+    fs::copy(sidecar(&primary), sidecar(&fork)).unwrap();
+    let folder = synced.pair.dir.file("fork");
+    let forked = folder.join(synced.folder.file_name().unwrap());
+    fs::create_dir_all(&forked).unwrap();
+    for file in entries(&synced.pair.url) {
+        fs::copy(&file, forked.join(file.file_name().unwrap())).unwrap();
+    }
+    publish(&synced.pair.primary, &synced.pair.url);
+    let first = synced.next();
+    fs::copy(&first, synced.place(&first)).unwrap();
+    synced.goes_on("an entry of the one");
+    let mut copy = Shell::open_with_logos(&fork);
+    copy.must(&format!("SELECT logos_publish('dir:{}', '{{\"moved\": true}}');", folder.display()));
+    for n in 0..2 {
+        copy.must(&format!("INSERT INTO t(v) VALUES ('fork {n}'); SELECT logos_flush(60);"));
+    }
+    let second = entries(&format!("dir:{}", forked.display())).pop().unwrap();
+    fs::copy(&second, synced.place(&second)).unwrap();
+    wait_until("it ends", || status_of(&synced.replica, &synced.path).is_some_and(|row| row.state == "refused"));
+    let row = status_of(&synced.replica, &synced.path).unwrap();
+    assert!(row.hint.unwrap().contains("two histories"), "{:?}", row.error);
 }
 
 #[test]
