@@ -1,46 +1,36 @@
 //! What this process has open: connections that loaded the extension, and one publisher or follower a database.
 //!
 //! Invariants
-//! - A connection is here from its loading to its closing: SQLite calls `forget` from within sqlite3_close, and that
-//!   waits for the registry lock. Whoever holds the lock may therefore touch the connections listed.
-//! - Our own connections are never listed. Those of our threads open within a call of the application, while it has the
-//!   file open itself, and close through `close`: SQLite answers BUSY to whoever meets the first opening or the last
-//!   closing of a file in WAL mode, and that must not be ours.
+//! - A connection is here from its loading to its closing: SQLite calls `forget` from within sqlite3_close.
+//! - Our own connections are never listed. When the application closes its last connection to a database, the threads of ours
+//!   let go of the file before that call returns: nobody has the file open then, and its write-ahead log is where the
+//!   application's last close would have brought it.
 //! - After a fork the child has none of the threads; what it inherited is dropped without a word to them.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::time::{Duration, Instant};
-
-use rusqlite::config::DbConfig;
-use rusqlite::Connection;
 
 use crate::fork;
 use crate::publish::Publisher;
 use crate::replica::Follower;
-use crate::sqlite::api::{Host, HostLock, TryLock};
+use crate::sqlite::api::Host;
+use crate::sqlite::database::Database;
 use crate::sqlite::hooks::Signal;
+use crate::sqlite::idle::Background;
 
 #[derive(Default)]
 struct Registry {
-    connections: HashMap<usize, Listed>,
-    signals: HashMap<PathBuf, Arc<Signal>>,
-    publishers: HashMap<PathBuf, Arc<Publisher>>,
+    connections: HashMap<usize, Option<Database>>,
+    signals: HashMap<Database, Arc<Signal>>,
+    publishers: HashMap<Database, Arc<Publisher>>,
     /// Publishers that were told to end; while they live they hold the sidecar.
-    retired: HashMap<PathBuf, Weak<Publisher>>,
-    followers: HashMap<PathBuf, Arc<Follower>>,
+    retired: HashMap<Database, Weak<Publisher>>,
+    followers: HashMap<Database, Arc<Follower>>,
     /// Databases whose last connection, one of ours, is closing.
-    closing: HashSet<PathBuf>,
+    closing: HashSet<Database>,
     process: u32,
-}
-
-struct Listed {
-    host: Host,
-    path: Option<PathBuf>,
-    /// Calls of ours, outside any transaction, that its thread is waiting in.
-    waiting: u32,
 }
 
 static REGISTRY: LazyLock<Mutex<Registry>> = LazyLock::new(Mutex::default);
@@ -89,8 +79,8 @@ pub fn release() {
 }
 
 /// The signal of a database: shared by the hooks of all its connections and its publisher.
-pub fn signal(path: &Path) -> Arc<Signal> {
-    registry().signals.entry(path.to_path_buf()).or_default().clone()
+pub fn signal(database: &Database) -> Arc<Signal> {
+    registry().signals.entry(database.clone()).or_default().clone()
 }
 
 /// Whether the connection is listed already: loading twice is harmless.
@@ -98,137 +88,84 @@ pub fn knows(host: Host) -> bool {
     registry().connections.contains_key(&(host.as_ptr() as usize))
 }
 
+/// The database that a connection has open, as it was when the connection was listed.
+pub fn database(host: Host) -> Option<Database> {
+    let listed = registry().connections.get(&(host.as_ptr() as usize)).cloned();
+    listed.unwrap_or_else(|| host.database())
+}
+
 /// Lists a connection. It is being opened, and waits here while one of ours closes the file, which takes what closing the
 /// application's last connection would have taken.
-pub fn remember(host: Host, path: Option<PathBuf>) {
+pub fn remember(host: Host, database: Option<Database>) {
     let mut registry = registry();
-    while path.as_ref().is_some_and(|path| registry.closing.contains(path)) {
+    while database.as_ref().is_some_and(|database| registry.closing.contains(database)) {
         registry = CLOSED.wait(registry).unwrap_or_else(PoisonError::into_inner);
     }
-    registry.connections.insert(host.as_ptr() as usize, Listed { host, path, waiting: 0 });
+    registry.connections.insert(host.as_ptr() as usize, database);
 }
 
 /// Closes a connection of one of our threads. When the application has none left on that database it is the last, and does
 /// what the application's last would have done: it brings the write-ahead log into the database and removes it.
-pub fn close(path: &Path, conn: Connection) {
+pub fn close(database: &Database, conn: Background) {
     let _inside = fork::enter();
     let mut listed = registry();
-    if listed.connections.values().any(|l| l.path.as_deref() == Some(path)) {
+    if listed.connections.values().any(|l| l.as_ref() == Some(database)) {
         return;
     }
-    listed.closing.insert(path.to_path_buf());
+    listed.closing.insert(database.clone());
     drop(listed);
-    // Should this fail, the log stays where it is, and whoever opens the file next reads it.
-    let _ = conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false);
+    conn.checkpoint_on_close(true);
     drop(conn);
-    registry().closing.remove(path);
+    registry().closing.remove(database);
     CLOSED.notify_all();
 }
 
-/// A connection closes. When it was the last of its database in this process, publisher and follower finish what they
-/// have begun and end by themselves; nobody waits for them here.
+/// A connection closes. When it was the last of its database in this process, publisher and follower let go of the file before
+/// this returns, and end by themselves.
 pub fn forget(host: Host) {
     let mut registry = registry();
     let listed = registry.connections.remove(&(host.as_ptr() as usize));
-    let Some(path) = listed.and_then(|l| l.path) else { return };
-    if registry.connections.values().any(|l| l.path.as_ref() == Some(&path)) {
+    let Some(database) = listed.flatten() else { return };
+    if registry.connections.values().any(|l| l.as_ref() == Some(&database)) {
         return;
     }
-    let publisher = registry.publishers.remove(&path);
-    let follower = registry.followers.remove(&path);
-    registry.signals.remove(&path);
+    let publisher = registry.publishers.remove(&database);
+    let follower = registry.followers.remove(&database);
+    registry.signals.remove(&database);
     registry.retired.retain(|_, retired| retired.strong_count() > 0);
-    registry.retired.extend(publisher.iter().map(|p| (path.clone(), Arc::downgrade(p))));
+    registry.retired.extend(publisher.iter().map(|p| (database.clone(), Arc::downgrade(p))));
     drop(registry);
     publisher.iter().for_each(|p| p.retire());
     follower.iter().for_each(|f| f.retire());
-}
-
-/// The mutexes of all connections of this process to a database, held, with no transaction open on any of them: for as
-/// long as this lives, a short write transaction of ours makes none of them BUSY.
-///
-/// A transaction that only reads counts as well, also that of a statement which is not finished: if it goes on to write,
-/// SQLite says BUSY at once when somebody has written meanwhile. Without WAL, a reader would keep us from committing,
-/// and we the next reader from reading.
-pub struct Quiet {
-    _locks: Vec<HostLock>,
-    /// Connections without a mutex: nothing keeps them from doing something meanwhile.
-    glanced_at: Vec<Host>,
-    _registry: MutexGuard<'static, Registry>,
-}
-
-impl Quiet {
-    /// Whether some connection has no mutex.
-    pub fn unsure(&self) -> bool {
-        !self.glanced_at.is_empty()
-    }
-
-    /// Whether no connection is in a transaction. For one without a mutex that is a glance, and may be over at once.
-    pub fn still(&self) -> bool {
-        self.glanced_at.iter().all(|host| host.autocommit() && !host.in_transaction())
-    }
-}
-
-/// Takes them if nobody is busy right now; never waits.
-pub fn quiet(path: &Path) -> Option<Quiet> {
-    let registry = registry();
-    let mut locks = Vec::new();
-    let mut glanced_at = Vec::new();
-    for listed in registry.connections.values().filter(|l| l.path.as_deref() == Some(path) && l.waiting == 0) {
-        let host = listed.host;
-        match host.try_lock() {
-            TryLock::Busy => return None,
-            TryLock::NoMutex => glanced_at.push(host),
-            // Between BEGIN and the first statement nothing has been read, and nothing will be before we are done.
-            TryLock::Held(_) if host.in_transaction() => return None,
-            TryLock::Held(lock) => locks.push(lock),
-        }
-    }
-    let quiet = Quiet { _locks: locks, glanced_at, _registry: registry };
-    quiet.still().then_some(quiet)
-}
-
-/// A connection whose thread waits in a call of ours, outside any transaction: it counts as quiet, though its mutex is
-/// taken. It cannot go on while somebody holds a `Quiet`, since leaving needs the registry lock.
-pub struct Waiting(Host);
-
-impl Waiting {
-    /// Marks the connection, if it has no transaction open.
-    pub fn new(host: Host) -> Option<Self> {
-        if host.in_transaction() {
-            return None;
-        }
-        registry().connections.get_mut(&(host.as_ptr() as usize))?.waiting += 1;
-        Some(Self(host))
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        if let Some(listed) = registry().connections.get_mut(&(self.0.as_ptr() as usize)) {
-            listed.waiting -= 1;
-        }
-    }
+    publisher.iter().for_each(|p| p.let_go_of_file());
+    follower.iter().for_each(|f| f.let_go_of_file());
 }
 
 /// The publisher of a database.
-pub fn publisher(path: &Path) -> Option<Arc<Publisher>> {
-    registry().publishers.get(path).cloned()
+pub fn publisher(database: &Database) -> Option<Arc<Publisher>> {
+    registry().publishers.get(database).cloned()
 }
 
 /// Lists a publisher, unless another call was quicker: then that one is returned.
-pub fn add_publisher(path: &Path, publisher: Arc<Publisher>) -> Arc<Publisher> {
-    registry().publishers.entry(path.to_path_buf()).or_insert(publisher).clone()
+pub fn add_publisher(database: &Database, publisher: Arc<Publisher>) -> Arc<Publisher> {
+    registry().publishers.entry(database.clone()).or_insert(publisher).clone()
 }
 
-/// A publisher of the database that was told to end and has not ended yet.
-pub fn retired_publisher(path: &Path) -> Option<Arc<Publisher>> {
-    registry().retired.remove(path)?.upgrade()
+/// Publishers that are in the way of a new one: one of the same database that was told to end, or has ended by itself, and
+/// those of files that were at the same path before. They are off the list then.
+pub fn former_publishers(database: &Database) -> Vec<Arc<Publisher>> {
+    let mut registry = registry();
+    let mut former: Vec<_> =
+        registry.retired.remove(database).and_then(|retired| retired.upgrade()).into_iter().collect();
+    let in_the_way =
+        |d: &Database, p: &Publisher| if d == database { p.has_ended() } else { d.path() == database.path() };
+    former.extend(registry.publishers.extract_if(|d, p| in_the_way(d, p)).map(|(_, publisher)| publisher));
+    former
 }
 
 /// Takes a publisher off the list.
-pub fn remove_publisher(path: &Path) -> Option<Arc<Publisher>> {
-    registry().publishers.remove(path)
+pub fn remove_publisher(database: &Database) -> Option<Arc<Publisher>> {
+    registry().publishers.remove(database)
 }
 
 /// All publishers.
@@ -237,18 +174,18 @@ pub fn publishers() -> Vec<Arc<Publisher>> {
 }
 
 /// The follower of a database.
-pub fn follower(path: &Path) -> Option<Arc<Follower>> {
-    registry().followers.get(path).cloned()
+pub fn follower(database: &Database) -> Option<Arc<Follower>> {
+    registry().followers.get(database).cloned()
 }
 
 /// Lists a follower, unless another call was quicker: then that one is returned.
-pub fn add_follower(path: &Path, follower: Arc<Follower>) -> Arc<Follower> {
-    registry().followers.entry(path.to_path_buf()).or_insert(follower).clone()
+pub fn add_follower(database: &Database, follower: Arc<Follower>) -> Arc<Follower> {
+    registry().followers.entry(database.clone()).or_insert(follower).clone()
 }
 
 /// Takes a follower off the list.
-pub fn remove_follower(path: &Path) -> Option<Arc<Follower>> {
-    registry().followers.remove(path)
+pub fn remove_follower(database: &Database) -> Option<Arc<Follower>> {
+    registry().followers.remove(database)
 }
 
 /// All followers.

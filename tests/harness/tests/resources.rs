@@ -183,7 +183,8 @@ fn a_hundred_thousand_updates_of_one_row_leave_little_behind() {
             harness::pair::flush(&pair.primary);
         }
     }
-    wait_until("the log is pruned", || pair.primary.int(rows) < 100);
+    // Its writers forget what is published: at most what was logged since the last look, and what two prunings leave.
+    assert!(pair.primary.int(rows) < 30_000, "{} rows in the log", pair.primary.int(rows));
     assert!(size(&sidecar(&pair.primary_path())) < 4 * MIB, "{}", size(&sidecar(&pair.primary_path())));
     let bytes: i64 = messages(&pair.primary).iter().map(|message| message.bytes).sum();
     assert!(bytes < MIB, "{bytes} bytes published for one row");
@@ -224,8 +225,7 @@ fn an_idle_primary_and_an_idle_replica_write_nothing_and_hardly_run() {
     primary.must(&format!("{} INSERT INTO t SELECT i, i FROM c; SELECT logos_flush(60);", counting(20_000)));
     let mut replica = Shell::open_with_logos(&dir.file("replica.db"));
     replica.must(&format!("SELECT count(*) FROM attach_replica('{url}', '{{\"follow\":true}}');"));
-    // What stays is the row at the cursor and two milestones.
-    wait_until("the log is pruned", || primary.must("SELECT count(*) < 4 FROM _logos_log;") == "1");
+    wait_until("the log may be forgotten", || primary.must("SELECT forgettable > 19000 FROM _logos_state;") == "1");
     let look = || (files(dir.path()), activity(primary.id()), activity(replica.id()));
     // What is left to tidy up is done once; then a look must find what the look before it found.
     let idle = Duration::from_secs(2);

@@ -415,7 +415,9 @@ fn a_virtual_table_is_known_however_its_statement_is_written() {
         let pair = Pair::of(&format!("{create}; CREATE TABLE t(id INTEGER PRIMARY KEY)"));
         pair.check();
         assert_eq!(
-            pair.primary.int("SELECT count(*) FROM sqlite_schema WHERE type = 'trigger' AND tbl_name <> 't'"),
+            pair.primary.int(
+                "SELECT count(*) FROM sqlite_schema WHERE type = 'trigger' AND tbl_name NOT IN ('t', '_logos_log')"
+            ),
             0
         );
         for n in 0..300 {

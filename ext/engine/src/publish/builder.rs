@@ -1,32 +1,36 @@
 //! The builder: makes messages out of commits.
 //!
 //! Invariants
-//! - A step is the whole of: enrol what is new → one snapshot → sync → plan → store durably. A kill anywhere repeats it.
-//! - The application's write lock is taken only through `write`, which never waits for anybody.
-//! - An idle database costs a `PRAGMA data_version` now and then, and no write.
+//! - A step is the whole of: enrol what is new → one snapshot → sync → plan → store durably. If the process dies in between,
+//!   the next start finds either the whole message or the log as it was, and takes the step again.
+//! - The application's file is written only while nobody has a transaction open (`idle`), for some milliseconds.
+//! - An idle database costs a look at its files' times now and then: the connection is closed while nobody commits, so that
+//!   the application may do with its file what needs it alone (another journal mode, an exclusive lock, a copy).
+//! - No message calls complete what may have been written past the log (`suspect`).
 
-use std::cell::Cell;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use logos_log::ids::Position;
+use logos_log::ids::{Digest, Position};
 use logos_log::part::PartWriter;
 use logos_log::payload::Kind as MessageKind;
 use rusqlite::Connection;
 
-use super::{now_ms, Publisher};
+use super::{now_ms, Journal, Publisher};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::fork;
 use crate::registry;
 use crate::sqlite::api::{self, Commits};
 use crate::sqlite::capture::{self, Captured};
-use crate::sqlite::hooks::Doubt;
+use crate::sqlite::database::{Database, Footprint};
+use crate::sqlite::hooks::Doubts;
+use crate::sqlite::idle::Background;
 use crate::sqlite::omitted::Omitted;
-use crate::sqlite::sidecar::{Message, Published};
+use crate::sqlite::sidecar::{Message, Published, Sidecar};
 use crate::sqlite::{connection, schema, snapshot};
 use crate::threads;
 
@@ -34,21 +38,27 @@ use crate::threads;
 const POLL_BUSY: Duration = Duration::from_millis(20);
 const POLL_IDLE: Duration = Duration::from_millis(200);
 
+/// How long after the last commit the connection is closed: opening it again for every commit of a busy application would be waste.
+const PARK_AFTER: Duration = Duration::from_millis(100);
+
+/// How long after the last commit the files are looked at often.
+const LIVELY: Duration = Duration::from_secs(5);
+
 /// After a hook announced a commit, the snapshot is looked at this often before polling goes on as usual.
 const LOOK_AGAIN: u32 = 12;
 
 /// How soon to try again to put under capture what could not be.
-const ENROL_AGAIN: Duration = Duration::from_millis(5);
+const ENROL_AGAIN: Duration = Duration::from_millis(2);
 
-/// Tables put under capture in one write transaction, and about the most time that this may take.
+/// Tables put under capture in one write transaction, and about the most time that this may take: so long those wait who
+/// begin a transaction meanwhile. Each such transaction makes all connections read the schema again.
 const ENROL_TABLES: usize = 32;
-const ENROL_TIME: Duration = Duration::from_millis(50);
+const ENROL_TIME: Duration = Duration::from_millis(20);
 
-/// How long a further one is tried before the rest waits for the next turn. Each makes all connections read the schema again.
+/// How long a further one is tried before the rest waits for the next turn.
 const ENROL_PATIENCE: Duration = Duration::from_secs(1);
 
-/// Pause between two short writes: mutexes are not handed out in turn, and without one whoever waits for a mutex that we held
-/// could wait until the last write is done.
+/// Pause between two short writes: those who waited for the last one go first.
 const BREATH: Duration = Duration::from_millis(1);
 
 /// Pause after an error that passes by itself.
@@ -58,38 +68,24 @@ const ERROR_PAUSE: Duration = Duration::from_millis(250);
 const REST_FACTOR: u32 = 8;
 const REST_MAX: Duration = Duration::from_millis(150);
 
-/// Log rows worth a write transaction of their own while the application is at work.
-const PRUNE_WORTH: i64 = 5_000;
+/// Log rows that are final before the writers are told to forget them.
+const FORGET_WORTH: i64 = 5_000;
 
-/// How long a connection without a mutex must have committed nothing: nobody can tell whether it is in a call.
-const UNSURE_REST: Duration = Duration::from_millis(20);
-
-/// After this long without such a rest it is done all the same: such connections have a busy timeout of their own, or wait for us
-/// by our busy handler, and a table that never gets its triggers would be sent whole for ever.
-const UNSURE_PATIENCE: Duration = Duration::from_secs(1);
-
-/// How often fewer are pruned all the same.
-const PRUNE_EVERY: Duration = Duration::from_secs(1);
-
-/// Log rows above which pruning no longer waits for writers of other processes to rest.
-const PRUNE_PRESSING: i64 = 200_000;
-
-/// How long nothing must have been committed for a database to count as resting.
-const REST: Duration = Duration::from_millis(500);
+/// Largest database whose tables are all sent whole because something may have been written past the log, and for how long a byte
+/// sent for that reason keeps the next such message away. (Some applications write with triggers switched off each time.)
+const SUSPECT_BYTES: i64 = 16 * 1024 * 1024;
+const SUSPECT_REST_PER_BYTE: Duration = Duration::from_micros(15);
 
 /// A look that took longer is followed by a rest as a message is.
 const LOOK_WORTH: Duration = Duration::from_millis(5);
 
-/// How often a snapshot is begun anew to know the count of commits in it.
-const COUNT_TRIES: usize = 4;
-
 /// Starts the thread, on a connection that has the file open already.
-pub(super) fn spawn(publisher: Arc<Publisher>, conn: Connection) -> Result<()> {
+pub(super) fn spawn(publisher: Arc<Publisher>, conn: Background) -> Result<()> {
     let run = move || {
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             let mut builder = fork::inside(|| Builder::new(&publisher, conn))?;
             let outcome = builder.run();
-            registry::close(&publisher.path, builder.conn);
+            fork::inside(|| builder.leave());
             outcome
         }));
         publisher.update(|p| {
@@ -98,6 +94,7 @@ pub(super) fn spawn(publisher: Arc<Publisher>, conn: Connection) -> Result<()> {
                 Ok(Err(e)) => p.builder = Some(e),
                 Ok(Ok(())) => {}
             }
+            p.interrupt = None;
             p.builder_done = true;
         });
         publisher.let_go();
@@ -107,7 +104,10 @@ pub(super) fn spawn(publisher: Arc<Publisher>, conn: Connection) -> Result<()> {
 
 struct Builder<'p> {
     publisher: &'p Publisher,
-    conn: Connection,
+    /// `None` while nobody commits.
+    conn: Option<Background>,
+    /// What the files looked like when the connection was closed.
+    parked: Option<Footprint>,
     published: Published,
     /// `PRAGMA data_version` at the last step; `None` before the first.
     data_version: Option<i64>,
@@ -120,63 +120,73 @@ struct Builder<'p> {
     look_again: u32,
     /// Whether commits wait for the message before theirs.
     gathering: bool,
-    commits: u64,
-    last_commit: Instant,
-    last_foreign: Option<Instant>,
+    /// When somebody was last seen to have committed; `None`: not since the start.
+    last_commit: Option<Instant>,
     last_message: Option<Instant>,
     /// How long it took to make.
     message_took: Duration,
     sync: api::Sync,
-    /// Everything below is pruned.
-    pruned: i64,
-    /// The newest milestone that was set here.
-    marked: i64,
-    last_prune: Instant,
-    /// Since when a write was put off because nobody could tell whether the application is at rest.
-    refused_since: Cell<Option<Instant>>,
-    /// The count of commits in the snapshot that the published stamps are of, and in the present one, where they are known.
-    stamped: Option<Commits>,
+    /// The cursor up to which the writers may forget.
+    forgettable: i64,
+    /// What was written past the capture triggers, as far as hooks saw it.
+    doubts: Doubts,
+    /// The count of commits in the last snapshot, where it is known, and what explains commits that log nothing.
     count: Option<Commits>,
+    statistics: Option<Digest>,
+    /// Commits that hooks had announced when a snapshot was last taken.
+    hooked: u64,
+    /// Whether something may have been written past the log that no hook saw; and until when it stays so.
+    suspect: bool,
+    suspect_until: Option<Instant>,
     /// Tables that are left out for now.
     omitted: Omitted,
     /// Virtual tables that are not replicated, and what may belong to them.
     left_out: Vec<schema::LeftOut>,
     /// Tables of which rows were written past the capture triggers.
     bypassed: BTreeSet<String>,
+    /// The journal mode, if it is not the one that was asked for.
+    other_journal: Option<String>,
+    /// Whether our tables were dropped or emptied by somebody, and everything was sent anew.
+    made_anew: bool,
 }
 
 impl<'p> Builder<'p> {
-    fn new(publisher: &'p Publisher, conn: Connection) -> Result<Self> {
+    fn new(publisher: &'p Publisher, conn: Background) -> Result<Self> {
         publisher.signal.attach();
-        // What it writes (triggers, pruning) may be lost with the power: it is done again.
-        conn.pragma_update(None, "synchronous", "NORMAL").doing(|| "opening the database".into())?;
-        let published = publisher.sidecar().published()?;
-        Ok(Self {
+        let (published, suspect) = {
+            let sidecar = publisher.sidecar();
+            (sidecar.published()?, sidecar.is_incomplete()?)
+        };
+        let mut builder = Self {
             publisher,
-            conn,
+            conn: None,
+            parked: None,
             survey: None,
             seen: published.cursor,
-            marked: published.cursor,
             published,
             data_version: None,
             schema_version: None,
             look_again: 0,
             gathering: false,
-            commits: 0,
-            last_commit: Instant::now(),
-            last_foreign: None,
+            last_commit: None,
             last_message: None,
             message_took: Duration::ZERO,
             sync: api::Sync::default(),
-            pruned: 0,
-            last_prune: Instant::now(),
-            refused_since: Cell::new(None),
+            forgettable: 0,
+            doubts: Doubts::default(),
+            count: None,
+            statistics: None,
+            hooked: 0,
+            suspect,
+            suspect_until: None,
             omitted: Omitted::default(),
             left_out: Vec::new(),
-            stamped: None,
-            count: None,
             bypassed: BTreeSet::new(),
-        })
+            other_journal: None,
+            made_anew: false,
+        };
+        builder.take(conn)?;
+        Ok(builder)
     }
 
     fn run(&mut self) -> Result<()> {
@@ -190,7 +200,7 @@ impl<'p> Builder<'p> {
                 Ok(true) => continue,
                 Ok(false) if retired => return Ok(()),
                 Ok(false) => {
-                    let (pause, commits) = self.pause();
+                    let (pause, commits) = fork::inside(|| self.pause());
                     self.publisher.signal.wait(pause, commits);
                 }
                 Err(e) if matches!(e.kind, Kind::Resync | Kind::Bug) || retired => return Err(e),
@@ -206,6 +216,65 @@ impl<'p> Builder<'p> {
         }
     }
 
+    /// The open connection.
+    fn conn(&mut self) -> Result<&Background> {
+        if self.conn.is_none() {
+            let conn = Background::open(&self.publisher.database)?;
+            self.take(conn)?;
+        }
+        self.open()
+    }
+
+    /// The connection, which is open.
+    fn open(&self) -> Result<&Background> {
+        self.conn.as_ref().ok_or_else(no_connection)
+    }
+
+    fn take(&mut self, conn: Background) -> Result<()> {
+        let handle = conn.get_interrupt_handle();
+        self.publisher.update(|p| p.interrupt = Some(Arc::new(handle)));
+        let mode = connection::journal_mode(&conn).doing(|| "looking at the journal mode".into())?;
+        let asked_for = self.publisher.options.journal == Journal::Keep || mode == "wal";
+        self.other_journal = (!asked_for).then_some(mode);
+        (self.conn, self.parked, self.data_version) = (Some(conn), None, None);
+        self.warn();
+        Ok(())
+    }
+
+    /// Closes the connection if nobody has committed for a while.
+    fn park(&mut self) {
+        let footprint = self.publisher.database.footprint();
+        let Some(conn) = &self.conn else { return };
+        // Whatever is committed after the footprint was taken changes it.
+        if conn.pragma_query_value(None, "data_version", |row| row.get(0)).ok() != self.data_version {
+            return;
+        }
+        (self.conn, self.parked) = (None, Some(footprint));
+        self.publisher.update(|p| (p.interrupt, p.rested) = (None, true));
+    }
+
+    /// Whether the connection is closed and there is no reason to open it.
+    fn stays_parked(&self, asked: bool, retired: bool) -> bool {
+        let signal = &self.publisher.signal;
+        let told = asked
+            || retired
+            || self.may_forget()
+            || self.omitted.is_due()
+            || signal.commits.load(Ordering::Acquire) != self.hooked;
+        !told && self.parked.as_ref().is_some_and(|parked| *parked == self.publisher.database.footprint())
+    }
+
+    /// Lets go of the file. If the application has closed its last connection, and left its write-ahead log to us, we do what its
+    /// close would have done.
+    fn leave(&mut self) {
+        let database = &self.publisher.database;
+        let left_over = || database.is_in_place().then(|| database.footprint()).is_some_and(|f| f.has_log());
+        if self.conn.is_none() && left_over() {
+            self.conn = Background::open(database).ok();
+        }
+        self.conn.take().into_iter().for_each(|conn| registry::close(database, conn));
+    }
+
     /// How long to wait, and whether a commit ends it.
     fn pause(&mut self) -> (Duration, bool) {
         if self.gathering {
@@ -218,13 +287,16 @@ impl<'p> Builder<'p> {
             self.look_again += 1;
             return (Duration::from_micros(50 << self.look_again), true);
         }
-        if self.schema_version.is_none() {
+        if self.schema_version.is_none() && self.parked.is_none() {
             // Looking costs as much as there are tables, so somebody who stays in a transaction is looked at less often.
             let held_up = self.publisher.state().held_up.map_or(Duration::ZERO, |since| since.elapsed());
             return ((held_up / 16).clamp(ENROL_AGAIN, POLL_IDLE), true);
         }
-        let active = self.last_commit.elapsed() < Duration::from_secs(5);
-        (if active { POLL_BUSY } else { POLL_IDLE }, true)
+        if self.last_commit.is_none_or(|last| last.elapsed() > PARK_AFTER) && !self.may_forget() {
+            self.park();
+        }
+        let lively = self.last_commit.is_some_and(|last| last.elapsed() < LIVELY);
+        (if lively { POLL_BUSY } else { POLL_IDLE }, true)
     }
 
     /// What is left of the rest after a message: as the options say (or as long as the channel takes for one), and several
@@ -242,28 +314,32 @@ impl<'p> Builder<'p> {
         let publisher = self.publisher;
         let ticket = publisher.tickets.load(Ordering::Acquire);
         let asked = publisher.state().covered < ticket;
-        let version: i64 = self
-            .conn
-            .pragma_query_value(None, "data_version", |row| row.get(0))
-            .doing(|| format!("looking at {}", publisher.path.display()))?;
+        if let Err(e) = publisher.database.check_in_place() {
+            // What we have open is another file than whoever opens this path now.
+            (self.conn, self.parked) = (None, None);
+            return Err(e);
+        }
+        if self.stays_parked(asked, retired) {
+            return Ok(false);
+        }
+        let doing = || format!("looking at {}", publisher.path().display());
+        let version: i64 = self.conn()?.pragma_query_value(None, "data_version", |row| row.get(0)).doing(doing)?;
         let changed = self.data_version != Some(version) || self.gathering;
         if self.data_version != Some(version) {
-            self.note_commit();
+            self.last_commit = self.survey.is_some().then(Instant::now);
+            self.look_again = 0;
         }
-        let doubts = publisher.signal.take_doubts();
-        let doubted = !doubts.is_empty();
-        if doubted {
-            self.settle_doubts(doubts)?;
-        }
+        let doubted = publisher.signal.has_doubts();
         let unenrolled = self.schema_version.is_none();
         let again = self.omitted.is_due();
         if again {
             self.omitted.try_again();
             (self.survey, self.schema_version) = (None, None);
         }
-        let due = again || changed || asked || doubted || (unenrolled && self.enrol()?);
+        let suspect = self.suspect && self.suspect_until.is_some_and(|until| until <= Instant::now());
+        let due = again || changed || asked || doubted || suspect || (unenrolled && self.enrol()?);
         if !due {
-            return self.prune();
+            return self.forget();
         }
         self.data_version = Some(version);
         // Group commit: with as many messages on their way as the channel takes, the commits gather.
@@ -271,12 +347,12 @@ impl<'p> Builder<'p> {
         let on_its_way = enough || !self.rest_left().is_zero();
         if on_its_way && !asked && !retired {
             self.gathering = true;
-            return self.prune();
+            return self.forget();
         }
         self.gathering = false;
-        // What cannot be enrolled now (a transaction is open) is sent whole meanwhile.
+        // What cannot be enrolled now (somebody has a transaction open) is sent whole meanwhile.
         self.enrol()?;
-        self.step()?;
+        self.step(asked)?;
         publisher.update(|p| {
             p.covered = p.covered.max(ticket);
             p.builder = None;
@@ -284,116 +360,61 @@ impl<'p> Builder<'p> {
         Ok(true)
     }
 
-    /// Keeps account of who commits: connections of this process, or others.
-    fn note_commit(&mut self) {
-        let commits = self.publisher.signal.commits.load(Ordering::Relaxed);
-        if self.data_version.is_some() && commits == self.commits {
-            self.last_foreign = Some(Instant::now());
-        }
-        self.commits = commits;
-        self.last_commit = Instant::now();
-        self.look_again = 0;
-    }
-
-    /// Runs `change` in a short write transaction, if that can be had at once without anybody noticing. How far it moves the schema
-    /// cookie is not the application's doing.
+    /// Runs `change` in a short write transaction, if nobody has a transaction open. How far it moves the schema cookie is not the
+    /// application's doing.
     fn write(&mut self, change: impl FnOnce(&Connection) -> Result<()>) -> Result<bool> {
-        let path = &self.publisher.path;
-        let doing = || format!("writing to {}", path.display());
-        let quiet = registry::quiet(path);
-        self.note_held_up(quiet.is_none());
-        let Some(quiet) = quiet else { return Ok(false) };
-        if quiet.unsure() && self.last_commit.elapsed() < UNSURE_REST {
-            let refused_for = self.refused_since.get().map_or(Duration::ZERO, |since| since.elapsed());
-            if refused_for < UNSURE_PATIENCE {
-                self.refused_since.set(self.refused_since.get().or_else(|| Some(Instant::now())));
-                return Ok(false);
-            }
+        let publisher = self.publisher;
+        let doing = || format!("writing to {}", publisher.path().display());
+        let (mut moved, mut commit) = (0, None);
+        let written = self.conn()?.when_idle(&doing, |conn| {
+            let (before, changes) = (cookie(conn)?, conn.total_changes());
+            let commits = api::commits(conn);
+            change(conn)?;
+            moved = cookie(conn)? - before;
+            commit = commits.filter(|_| moved != 0 || conn.total_changes() != changes);
+            Ok(())
+        })?;
+        self.note_held_up(!written);
+        if written {
+            // Tables of ours and triggers: nothing else was written to.
+            commit.iter().for_each(|c| publisher.signal.ledger().note(c.count.wrapping_add(1), []));
+            self.published.cookie = self.published.cookie.map(|cookie| cookie + moved);
         }
-        self.refused_since.set(None);
-        let writing = &self.publisher.signal.writing;
-        writing.store(true, Ordering::Release);
-        let written = self.write_now(&quiet, change, &doing);
-        writing.store(false, Ordering::Release);
-        drop(quiet);
-        let moved = written?;
-        self.published.cookie = self.published.cookie.map(|cookie| cookie + moved.unwrap_or(0));
-        Ok(moved.is_some())
+        Ok(written)
     }
 
-    /// Tells the status since when connections of this process have kept us from writing.
+    /// Tells the status since when transactions of the application have kept us from writing.
     fn note_held_up(&self, held_up: bool) {
         if self.publisher.state().held_up.is_some() != held_up {
             self.publisher.update(|p| p.held_up = held_up.then(Instant::now));
         }
     }
 
-    /// Returns how far the schema cookie moved; `None`: it could not be had.
-    fn write_now(
-        &self,
-        quiet: &registry::Quiet,
-        change: impl FnOnce(&Connection) -> Result<()>,
-        doing: &impl Fn() -> String,
-    ) -> Result<Option<i64>> {
-        // Without WAL, a commit that waited for a reader of another process would keep everybody from reading meanwhile.
-        self.conn.busy_timeout(Duration::ZERO).doing(doing)?;
-        let done = self.write_unless_busy(quiet, change, doing);
-        if !self.conn.is_autocommit() {
-            self.conn.execute_batch("ROLLBACK").doing(doing)?;
-        }
-        self.conn.busy_timeout(Duration::from_secs(5)).doing(doing)?;
-        done
-    }
-
-    fn write_unless_busy(
-        &self,
-        quiet: &registry::Quiet,
-        change: impl FnOnce(&Connection) -> Result<()>,
-        doing: &impl Fn() -> String,
-    ) -> Result<Option<i64>> {
-        let can = |sql| match self.conn.execute_batch(sql).doing(doing) {
-            Err(e) if e.kind == Kind::Retry => Ok(false),
-            other => other.map(|()| true),
-        };
-        if !can("BEGIN IMMEDIATE")? {
-            return Ok(None);
-        }
-        let before = self.cookie()?;
-        // A transaction begun meanwhile has read before us, and could not write after us.
-        if !quiet.still() {
-            return Ok(None);
-        }
-        let (count, changes) = (api::commits(&self.conn), self.conn.total_changes());
-        change(&self.conn)?;
-        let moved = self.cookie()? - before;
-        let any = moved != 0 || self.conn.total_changes() != changes;
-        let done = can("COMMIT")?;
-        if let Some(count) = count.filter(|_| any && done) {
-            // Tables of ours and triggers: no virtual table was written to.
-            self.publisher.signal.ledger().note(count.count.wrapping_add(1), []);
-        }
-        Ok(done.then_some(moved))
-    }
-
     /// Puts under capture what is not. Returns whether everything is.
     fn enrol(&mut self) -> Result<bool> {
+        let known = self.schema_version;
+        let conn = self.conn()?;
+        let same = known == Some(cookie(conn)?) && capture::is_set_up(conn).unwrap_or(false);
         let null_key = || match &self.survey {
-            Some(survey) => survey.finds_null_key(&self.conn, self.published.cursor),
+            Some(survey) => survey.finds_null_key(self.open()?, self.published.cursor),
             None => Ok(false),
         };
-        if self.schema_version == Some(self.cookie()?) && !null_key()? {
+        if same && !null_key()? {
             return Ok(true);
         }
         // Until all is done, it is tried again soon, also if nothing is committed meanwhile.
         self.schema_version = None;
-        if !capture::is_set_up(&self.conn).unwrap_or(false) && !self.write(capture::set_up)? {
+        if !capture::is_set_up(self.conn()?).unwrap_or(false) && !self.write(capture::set_up)? {
             return Ok(false);
         }
         // What the survey looks at is as old as this, or newer: then the cookie shows it at the next look.
-        let at = self.cookie()?;
-        let mut captured = capture::survey(&self.conn, &mut schema::read(&self.conn)?, &mut self.omitted)?;
+        self.conn()?;
+        let conn = self.conn.as_ref().ok_or_else(no_connection)?;
+        let at = cookie(conn)?;
+        let mut captured = capture::survey(conn, &mut schema::read(conn)?, &mut self.omitted)?;
+        let left_out = schema::left_out(conn)?;
         let done = self.enrol_tables(&mut captured, at)?;
-        self.left_out = schema::left_out(&self.conn)?;
+        self.left_out = left_out;
         self.warn();
         let known = captured.into_iter().filter(|c| c.core && !c.table.is_virtual).map(|c| c.table.name);
         self.publisher.signal.set_captured(known.collect());
@@ -444,48 +465,6 @@ impl<'p> Builder<'p> {
         Ok(Some(at))
     }
 
-    /// Logs rows that the update hook saw and the log did not. Doubts that cannot be settled now come back.
-    fn settle_doubts(&mut self, doubts: HashMap<String, Doubt>) -> Result<()> {
-        let settled = self.log_doubted(&doubts);
-        if !matches!(settled, Ok(true)) {
-            self.publisher.signal.add_doubts(doubts);
-            fork::outside(|| std::thread::sleep(POLL_BUSY));
-            return settled.map(drop);
-        }
-        self.schema_version = None;
-        self.bypassed.extend(doubts.into_keys());
-        self.warn();
-        Ok(())
-    }
-
-    /// Returns whether that could be done now. As with enrolment, the survey is made before the write.
-    fn log_doubted(&mut self, doubts: &HashMap<String, Doubt>) -> Result<bool> {
-        let at = self.cookie()?;
-        let mut captured = capture::survey(&self.conn, &mut schema::read(&self.conn)?, &mut self.omitted)?;
-        captured.retain(|c| doubts.contains_key(&c.table.name));
-        let mut same = false;
-        let written = self.write(|conn| {
-            same = cookie(conn)? == at;
-            for captured in captured.iter().filter(|_| same) {
-                let doing = || format!("logging rows of table {} by hand", captured.table.name);
-                match &doubts[&captured.table.name] {
-                    Doubt::Rows(rowids) => capture::touch_rowids(conn, captured, rowids).doing(doing)?,
-                    // What such a row may have replaced has its own key, so that nothing else was deleted.
-                    Doubt::Bare(rowids) if captured.table.key_is_rowid && captured.table.unique.is_empty() => {
-                        capture::touch_rowids(conn, captured, rowids).doing(doing)?;
-                    }
-                    Doubt::Bare(_) | Doubt::Whole => capture::begin_anew(conn, captured).doing(doing)?,
-                }
-            }
-            Ok(())
-        })?;
-        Ok(written && same)
-    }
-
-    fn cookie(&self) -> Result<i64> {
-        cookie(&self.conn)
-    }
-
     /// Tells the status what is not replicated, or only by hand.
     fn warn(&self) {
         let mut warnings: Vec<String> =
@@ -493,24 +472,40 @@ impl<'p> Builder<'p> {
         warnings.extend(self.omitted.warnings());
         if !self.bypassed.is_empty() {
             warnings.push(format!(
-                "rows of {} were written past the capture triggers and were logged by hand: a trigger of the application \
+                "rows of {} were written past the capture triggers and were found by the hooks: a trigger of the application \
                  says RAISE, or triggers are switched off on its connection",
                 self.bypassed.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
             ));
         }
-        self.publisher.update(|p| p.warnings = warnings);
+        if let Some(mode) = &self.other_journal {
+            warnings.push(format!(
+                "somebody has taken this database out of WAL mode (it is in mode {mode} now): while a snapshot is read, commits can find it busy"
+            ));
+        }
+        if self.made_anew {
+            warnings.push(
+                "the tables of logos in this database had been dropped or emptied: they were made again, and all tables sent whole"
+                    .into(),
+            );
+        }
+        let incomplete = self.suspect.then(|| {
+            "something was committed to this database that the log does not show (triggers switched off on another program's \
+             connection, say): what the channel has may be incomplete; SELECT logos_resync() compares it and sends what differs"
+                .to_string()
+        });
+        self.publisher.update(|p| (p.warnings, p.incomplete) = (warnings, incomplete));
     }
 
     /// One snapshot, and the message that it gives.
-    fn step(&mut self) -> Result<()> {
+    fn step(&mut self, asked: bool) -> Result<()> {
         let start = Instant::now();
-        self.begin_snapshot()?;
-        let built = self.build_without_omitted();
-        if built.is_ok() {
-            self.stamped = self.count;
-        }
-        if !self.conn.is_autocommit() {
-            self.conn.execute_batch("ROLLBACK").doing(|| format!("reading {}", self.publisher.path.display()))?;
+        let path = self.publisher.path();
+        let doing = || format!("reading {}", path.display());
+        let count = self.conn()?.begin_snapshot(&doing)?;
+        let built = self.build_without_omitted(count, asked);
+        let conn = self.conn()?;
+        if !conn.is_autocommit() {
+            conn.execute_batch("ROLLBACK").doing(doing)?;
         }
         let (stored, took) = (built?, start.elapsed());
         // Looking at large virtual tables takes its time also where it finds nothing.
@@ -523,48 +518,37 @@ impl<'p> Builder<'p> {
         Ok(())
     }
 
-    /// Begins the read transaction; if nobody commits just then, the count of commits in it is known.
-    fn begin_snapshot(&mut self) -> Result<()> {
-        let doing = || format!("reading {}", self.publisher.path.display());
-        for _ in 0..COUNT_TRIES {
-            let before = api::commits(&self.conn);
-            self.conn.execute_batch("BEGIN").doing(doing)?;
-            self.cookie()?;
-            self.count = api::commits(&self.conn).filter(|count| Some(*count) == before);
-            if self.count.is_some() {
-                return Ok(());
-            }
-            self.conn.execute_batch("ROLLBACK").doing(doing)?;
-        }
-        self.conn.execute_batch("BEGIN").doing(doing)
+    /// The tables, besides captured ones, that were written to since the last snapshot; `None` if there was a commit that no hook
+    /// of ours saw whole.
+    fn written(&self, count: Option<Commits>) -> Option<BTreeSet<String>> {
+        let (from, to) = self.count.zip(count).filter(|(from, to)| from.wal == to.wal)?;
+        self.publisher.signal.ledger().written(from.count, to.count)
     }
 
-    /// Tells which virtual tables are as the published stamps say without looking, given the tables that hold their rows: those that no
-    /// commit since wrote to. If there is one that we do not know of, that is none.
-    fn untouched(&mut self) -> impl Fn(&[String]) -> bool {
-        let written = match (self.stamped.take(), self.count) {
-            (Some(from), Some(to)) if from.wal == to.wal => {
-                self.publisher.signal.ledger().written(from.count, to.count)
-            }
-            _ => None,
+    fn plan(&mut self, written: Option<&BTreeSet<String>>) -> Result<snapshot::Plan> {
+        let untouched = |shadows: &[String]| {
+            written.is_some_and(|written| !shadows.iter().any(|s| written.contains(&s.to_ascii_lowercase())))
         };
-        move |shadows| {
-            let untouched =
-                |written: &BTreeSet<String>| !shadows.iter().any(|s| written.contains(&s.to_ascii_lowercase()));
-            written.as_ref().is_some_and(untouched)
-        }
+        let conn = self.conn.as_ref().ok_or_else(no_connection)?;
+        snapshot::plan(conn, &self.published, &mut self.survey, &self.doubts, &mut self.omitted, &untouched)
     }
 
     /// Within the read transaction. Returns whether a message was stored.
-    fn build_without_omitted(&mut self) -> Result<bool> {
+    fn build_without_omitted(&mut self, count: Option<Commits>, asked: bool) -> Result<bool> {
         let (start, before) = (Instant::now(), self.omitted.warnings());
+        // What the snapshot shows, the hooks have told before it could be committed.
+        self.doubts.add(self.publisher.signal.take_doubts());
+        self.bypassed.extend(self.doubts.tables().cloned());
+        let written = self.written(count);
         let stored = loop {
-            if let Some(stored) = self.build()? {
+            if let Some(stored) = self.build(count, asked, written.as_ref())? {
                 break stored;
             }
             // A table that cannot be read is left out from now on.
             self.survey = None;
         };
+        // Later looks ask what was committed after this one.
+        self.count = count;
         if self.omitted.warnings() != before {
             self.omitted.took(start.elapsed());
             self.warn();
@@ -572,19 +556,34 @@ impl<'p> Builder<'p> {
         Ok(stored)
     }
 
-    /// The same; `None`: not without another table.
-    fn build(&mut self) -> Result<Option<bool>> {
+    /// The same; `None`: not without another table. `written`: see there.
+    fn build(
+        &mut self,
+        count: Option<Commits>,
+        asked: bool,
+        written: Option<&BTreeSet<String>>,
+    ) -> Result<Option<bool>> {
         let publisher = self.publisher;
-        let untouched = self.untouched();
-        let mut plan = snapshot::plan(&self.conn, &self.published, &mut self.survey, &mut self.omitted, &untouched)?;
+        let mut plan = self.plan(written)?;
+        if self.published.history.is_some() && self.published.history != plan.next.history {
+            check_same_file(&publisher.sidecar(), publisher.path())?;
+            self.made_anew = true;
+        }
+        self.suspect(count, written.is_some(), &plan)?;
+        if self.suspect && self.may_send_all(asked)? {
+            self.doubts.doubt_everything();
+            plan = self.plan(written)?;
+        }
         self.seen = plan.next.cursor;
         if plan.is_empty() && !plan.moved(&self.published) {
             return Ok(Some(false));
         }
+        let database = &publisher.database;
+        let conn = self.conn.as_ref().ok_or_else(no_connection)?;
         let mut sidecar = publisher.sidecar();
         let mut storing = sidecar.begin()?;
         if plan.is_empty() {
-            self.end_snapshot()?;
+            end_snapshot(conn, &mut self.sync, database)?;
             storing.remember(&plan.next)?;
             self.published = plan.next;
             return Ok(Some(false));
@@ -595,17 +594,20 @@ impl<'p> Builder<'p> {
             fork::pass();
             storing.part(seq, data)
         });
-        let (parts, counts) = match snapshot::write(&self.conn, &plan, seq, previous, created, parts)? {
+        let (parts, counts) = match snapshot::write(conn, &plan, seq, previous, created, parts)? {
             snapshot::Written::All(parts, counts) => (parts, counts),
             snapshot::Written::Unreadable(table, reason) => {
-                self.omitted.meet(&table, reason, cookie(&self.conn)?);
+                self.omitted.meet(&table, reason, cookie(conn)?);
                 return Ok(None);
             }
         };
         let (digest, bytes, parts) = parts.finish().doing(|| format!("storing message {seq}"))?;
         plan.next.position = Position { seq, digest };
-        self.end_snapshot()?;
+        end_snapshot(conn, &mut self.sync, database)?;
+        // The snapshot must have been one of the file that this path leads to.
+        database.check_in_place()?;
         crate::fault::point("build.before_store");
+        let all = self.doubts.everything();
         storing.commit(&Message {
             position: plan.next.position,
             kind: MessageKind::Changes.word(),
@@ -617,57 +619,112 @@ impl<'p> Builder<'p> {
             published: &plan.next,
         })?;
         crate::fault::point("build.stored");
+        if all {
+            sidecar.set_incomplete(false)?;
+            self.suspect = false;
+            let rest = SUSPECT_REST_PER_BYTE.saturating_mul(u32::try_from(bytes).unwrap_or(u32::MAX));
+            self.suspect_until = Some(Instant::now() + rest);
+        }
+        drop(sidecar);
         self.published = plan.next;
+        self.doubts.covered(count);
+        self.warn();
         Ok(Some(true))
     }
 
-    /// Ends the read transaction, which kept SQLite from starting its log over, and makes durable what it showed: that was
-    /// written to the files, though maybe not synced by its writer.
-    fn end_snapshot(&mut self) -> Result<()> {
-        let path = &self.publisher.path;
-        self.conn.execute_batch("ROLLBACK").doing(|| format!("reading {}", path.display()))?;
-        self.sync.sync(&self.conn).map_err(|e| {
-            Error::retry(format!("syncing {} failed: {e}", path.display()), "nothing was published; it is tried again")
-        })?;
-        crate::fault::point("build.synced");
+    /// Whether commits were seen that nothing explains: neither a hook that saw what was written, nor the log, the schema, the
+    /// settings, a virtual table, the statistics of ANALYZE.
+    fn suspect(&mut self, count: Option<Commits>, hooks_saw_all: bool, plan: &snapshot::Plan) -> Result<()> {
+        self.hooked = self.publisher.signal.commits.load(Ordering::Acquire);
+        // Counting begins anew when nobody had the file open in between: then nothing is known, and nothing suspected.
+        let commits = self.count.zip(count).is_some_and(|(from, to)| from.wal == to.wal && from.count < to.count);
+        let unexplained = commits && !hooks_saw_all && !plan.explains_a_commit(&self.published);
+        if !unexplained && self.statistics.is_some() {
+            return Ok(());
+        }
+        let Some(survey) = &self.survey else { return Ok(()) };
+        let statistics = Some(snapshot::statistics(self.open()?, survey)?);
+        let before = std::mem::replace(&mut self.statistics, statistics);
+        if unexplained && before == statistics && !self.suspect {
+            self.publisher.sidecar().set_incomplete(true)?;
+            self.suspect = true;
+            self.suspect_until.get_or_insert_with(Instant::now);
+            self.warn();
+        }
         Ok(())
     }
 
-    /// Forgets log rows that the channel has, and sets a milestone after what was stored since the last. Returns whether to go on
-    /// at once.
-    fn prune(&mut self) -> Result<bool> {
-        let accepted = self.publisher.state().accepted_cursor;
-        let rows = accepted - self.pruned;
-        let unmarked = self.published.cursor - self.marked;
-        let resting = self.last_commit.elapsed() > REST;
-        let others_rest = self.last_foreign.is_none_or(|at| at.elapsed() > REST);
-        let worth = resting || rows.max(unmarked) > PRUNE_WORTH || self.last_prune.elapsed() > PRUNE_EVERY;
-        let pressing = rows.max(unmarked) > PRUNE_PRESSING;
-        if (rows <= 0 && unmarked <= 0) || !worth || !(others_rest || pressing) {
-            // Nobody is in the way of anything.
-            self.note_held_up(self.schema_version.is_none() && self.publisher.state().held_up.is_some());
+    /// Whether all tables are sent whole now, since something may have been written past the log.
+    fn may_send_all(&mut self, asked: bool) -> Result<bool> {
+        let rested = self.suspect_until.is_some_and(|until| until <= Instant::now());
+        if !asked && !rested {
             return Ok(false);
         }
-        let (mut more, mut marked) = (false, self.marked);
-        let written = self.write(|conn| {
-            let doing = || "forgetting published log rows".into();
-            more = capture::prune(conn, accepted).doing(doing)?;
-            if !more && unmarked > 0 {
-                marked = capture::milestone(conn).doing(doing)?;
+        let pragma = |conn: &Connection, name| conn.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+        let conn = self.conn()?;
+        let size = pragma(conn, "page_count").and_then(|pages| Ok(pages.saturating_mul(pragma(conn, "page_size")?)));
+        let small = size.doing(|| "looking at the size of the database".into())? <= SUSPECT_BYTES;
+        if !small {
+            // Only a comparison helps.
+            self.suspect_until = None;
+        }
+        Ok(small)
+    }
+
+    /// Whether it is worth a write to tell the writers what they may forget.
+    fn may_forget(&self) -> bool {
+        self.publisher.state().final_cursor - self.forgettable >= FORGET_WORTH
+    }
+
+    /// Tells them, if so. Returns whether to go on at once.
+    fn forget(&mut self) -> Result<bool> {
+        let last = self.publisher.state().final_cursor;
+        if !self.may_forget() {
+            if self.schema_version.is_some() {
+                self.note_held_up(false);
             }
-            crate::fault::point("prune.before_commit");
+            return Ok(false);
+        }
+        let written = self.write(|conn| {
+            capture::forget_before(conn, last).doing(|| "noting which log rows may be forgotten".into())?;
+            crate::fault::point("forget.before_commit");
             Ok(())
         })?;
-        if written && !more {
-            (self.pruned, self.marked) = (accepted, marked);
-            self.last_prune = Instant::now();
-            crate::fault::point("prune.done");
+        if written {
+            self.forgettable = last;
+            crate::fault::point("forget.done");
         }
-        if written && more {
-            breathe();
-        }
-        Ok(written && more)
+        Ok(false)
     }
+}
+
+/// Another log in the same file: a tool that does not know us has dropped or emptied it, and what the file holds goes on. But a log
+/// that is missing in another file means that this file is another database, or a backup from before it was published.
+fn check_same_file(sidecar: &Sidecar, path: &Path) -> Result<()> {
+    if !sidecar.is_replaced()? {
+        return Ok(());
+    }
+    Err(Error::resync(
+        format!("{} is another file than the one that was published, and does not hold its log of changes", path.display()),
+        "nothing was published from it. If it was put there on purpose (a backup, a rebuilt database), SELECT logos_resync(): it \
+         compares the file with the channel and makes what the file holds the channel's next state",
+    ))
+}
+
+/// Ends the read transaction, which kept SQLite from starting its log over, and makes durable what it showed: that was
+/// written to the files, though maybe not synced by its writer.
+fn end_snapshot(conn: &Background, sync: &mut api::Sync, database: &Database) -> Result<()> {
+    let path = database.path();
+    conn.execute_batch("ROLLBACK").doing(|| format!("reading {}", path.display()))?;
+    sync.sync(conn).map_err(|e| {
+        Error::retry(format!("syncing {} failed: {e}", path.display()), "nothing was published; it is tried again")
+    })?;
+    crate::fault::point("build.synced");
+    Ok(())
+}
+
+fn no_connection() -> Error {
+    Error::bug("no connection to the database")
 }
 
 fn cookie(conn: &Connection) -> Result<i64> {
@@ -679,9 +736,9 @@ fn breathe() {
 }
 
 /// Takes everything of ours out of a database file. Waits for writers for as long as SQLite does.
-pub fn remove_from(path: &Path) -> Result<()> {
-    let conn = connection::open(path)?;
-    let doing = || format!("removing capture from {}", path.display());
+pub fn remove_from(database: &Database) -> Result<()> {
+    let conn = connection::open(database)?;
+    let doing = || format!("removing capture from {}", database.path().display());
     conn.execute_batch("BEGIN IMMEDIATE").doing(doing)?;
     capture::remove(&conn).doing(doing)?;
     conn.execute_batch("COMMIT").doing(doing)

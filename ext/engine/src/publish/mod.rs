@@ -1,14 +1,14 @@
 //! Publishing: two threads a database, one that makes messages out of commits and one that sends them.
 //!
-//! The *builder* watches for commits, takes a snapshot, stores the message in the sidecar, enrols and prunes. The *sender*
+//! The *builder* watches for commits, takes a snapshot, stores the message in the sidecar and enrols. The *sender*
 //! brings stored messages to the channel and records how far they have come. They share the sidecar and nothing else, so a
 //! channel that hangs never keeps a commit from being captured.
 //!
 //! Invariants
-//! - I6. Order of a message's life: durable on the primary → stored with its cursor, durably → sent → recorded → pruned.
+//! - I6. Order of a message's life: durable on the primary → stored with its cursor, durably → sent → recorded → forgotten.
 //! - Group commit: while a message is on its way, commits gather for the next one.
-//! - I9. No network and no lock on the application's path; the one write transaction is short and only taken while no
-//!   connection of this process is in a call (`registry::quiet`).
+//! - I9. No network and no lock on the application's path; a write transaction of ours is short and only taken while nobody, in any
+//!   process, has a transaction open (`sqlite::idle`).
 //!
 //! Not here: what a message says (`sqlite::snapshot`), how it travels (`channel`).
 
@@ -27,6 +27,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use logos_log::entry::SignedTx;
 use logos_log::ids::{ChannelId, MsgId, Position};
+use rusqlite::InterruptHandle;
 use serde::{Deserialize, Serialize};
 
 use crate::channel::logos::WriteOptions;
@@ -37,7 +38,9 @@ use crate::fork;
 use crate::patience::Patience;
 use crate::registry;
 use crate::sqlite::collation::StandIns;
+use crate::sqlite::database::Database;
 use crate::sqlite::hooks::Signal;
+use crate::sqlite::idle::{self, Background};
 use crate::sqlite::role::{self, Role};
 use crate::sqlite::sidecar::{Backlog, MessageRow, Sidecar};
 use crate::sqlite::{capture, connection};
@@ -45,8 +48,15 @@ use crate::sqlite::{capture, connection};
 /// How long a publisher that was told to end is waited for before another takes over. Its threads look at every step.
 const HANDOVER: Duration = Duration::from_secs(10);
 
-/// How long connections of this process keep us from writing before the status says so: what most transactions take is no news.
+/// How long transactions keep us from writing before the status says so: what most of them take is no news.
 const HELD_UP_NEWS: Duration = Duration::from_secs(5);
+
+/// How long `logos_publish` waits for that.
+const FIRST_REST: Duration = Duration::from_millis(250);
+
+/// When the application closes its last connection: how long the builder may take to finish what it is at, and to end then.
+const FAREWELL: Duration = Duration::from_millis(500);
+const FAREWELL_LAST: Duration = Duration::from_secs(5);
 
 /// Options of `logos_publish`, one JSON object.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
@@ -88,7 +98,7 @@ pub fn now_ms() -> i64 {
 
 /// One database being published by this process.
 pub struct Publisher {
-    path: PathBuf,
+    database: Database,
     url: Url,
     channel: ChannelId,
     options: Options,
@@ -106,7 +116,7 @@ pub struct Publisher {
 }
 
 /// What the threads have achieved; also what the status shows.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 struct Progress {
     /// Highest ticket whose commits are in stored messages.
     covered: u64,
@@ -116,18 +126,23 @@ struct Progress {
     stored: Option<Position>,
     /// The last message on the channel.
     accepted: Option<Position>,
-    /// Log cursor of the last message on the channel: what may be pruned.
-    accepted_cursor: i64,
-    /// The last final message.
+    /// The last final message, and the log cursor that it covers: the log up to there may be forgotten.
     finalized: Option<Position>,
+    final_cursor: i64,
     backlog: Backlog,
     messages: i64,
     bytes: i64,
     builder: Option<Error>,
     sender: Option<Error>,
     warnings: Vec<String>,
-    /// Since when a connection of this process was in a transaction whenever the builder wanted to write.
+    /// Why the channel may lack something that was committed, if it may.
+    incomplete: Option<String>,
+    /// Since when somebody was in a transaction whenever the builder wanted to write.
     held_up: Option<Instant>,
+    /// Whether the builder has published all there was once, and closed the application's file.
+    rested: bool,
+    /// Ends what the builder is doing with the application's file.
+    interrupt: Option<Arc<InterruptHandle>>,
     /// How long the channel takes for an entry.
     pace: Option<Duration>,
     requests: u64,
@@ -167,21 +182,22 @@ pub struct Report {
 impl Publisher {
     /// Puts the database under capture and starts publishing it; for one that is published already, nothing but a check
     /// that the channel is the same. The caller has no transaction open.
-    pub fn start(path: &Path, url: &Url, options: Options) -> Result<Arc<Self>> {
-        if let Some(publisher) = registry::publisher(path) {
+    pub fn start(database: &Database, url: &Url, options: Options) -> Result<Arc<Self>> {
+        database.check_in_place()?;
+        // One that has ended by itself is replaced, not answered for.
+        if let Some(publisher) = registry::publisher(database).filter(|publisher| !publisher.has_ended()) {
             return publisher.check_same(url, &options).map(|()| publisher);
         }
+        let path = database.path();
         // The one before may still be at its farewell, with the sidecar in its hands. What it has not sent, we send.
-        if let Some(before) = registry::retired_publisher(path) {
-            before.stop(HANDOVER);
-        }
-        prepare(path, &options)?;
+        registry::former_publishers(database).iter().for_each(|former| former.stop(HANDOVER));
+        prepare(database, &options)?;
         let sidecar = match Sidecar::open(path) {
             // Two threads may both have come here; the one that lost finds the winner's publisher.
-            Err(e) => return registry::publisher(path).ok_or(e),
+            Err(e) => return registry::publisher(database).ok_or(e),
             Ok(sidecar) => sidecar,
         };
-        sidecar.check_home(path, options.moved)?;
+        let same_file = sidecar.check_home(database, options.moved)?;
         let channel = sidecar.channel();
         if let Some(wanted) = url.channel.filter(|&id| id != channel) {
             return Err(Error::fix(
@@ -192,17 +208,20 @@ impl Publisher {
         let url = Url { channel: Some(channel), ..url.clone() };
         check_transport(&sidecar, &url)?;
         sidecar.set_transport(&url.transport.to_string())?;
-        let conn = connection::open(path)?;
+        let conn = Background::open(database)?;
+        if !same_file && sidecar.has_other_history(&conn)? {
+            sidecar.set_replaced()?;
+        }
         conn.execute_batch("BEGIN IMMEDIATE").map_err(|e| busy(path, &e))?;
         let moved = capture::enrol_all(&conn)?;
         conn.execute_batch("COMMIT").map_err(|e| busy(path, &e))?;
         sidecar.move_cookie(moved)?;
         let publisher = Arc::new(Self {
-            path: path.to_path_buf(),
+            database: database.clone(),
             channel,
             url,
             options,
-            signal: registry::signal(path),
+            signal: registry::signal(database),
             state: Mutex::new(Progress::default()),
             changed: Condvar::new(),
             stop: AtomicBool::new(false),
@@ -212,9 +231,12 @@ impl Publisher {
             sidecar: Mutex::new(sidecar),
         });
         publisher.refresh()?;
-        let publisher = registry::add_publisher(path, publisher);
+        let publisher = registry::add_publisher(database, publisher);
         builder::spawn(publisher.clone(), conn)?;
         sender::spawn(publisher.clone())?;
+        // An application that opens its file now, and sets another journal mode as it does each time, finds nobody in its way.
+        let rested = |p: &Progress| (p.rested || p.builder_done || p.builder.is_some()).then_some(Ok(()));
+        let _ = publisher.wait_until(&Patience::of(FIRST_REST), rested);
         Ok(publisher)
     }
 
@@ -226,13 +248,13 @@ impl Publisher {
             {
                 true => Ok(()),
                 false => Err(Error::fix(
-                    format!("{} is being published already, with other options", self.path.display()),
+                    format!("{} is being published already, with other options", self.path().display()),
                     "nothing was changed; SELECT logos_stop() first, then publish with the new ones",
                 )),
             };
         }
         Err(Error::fix(
-            format!("{} is being published to {} already", self.path.display(), self.url),
+            format!("{} is being published to {} already", self.path().display(), self.url),
             "nothing was changed; SELECT logos_stop() first if you mean to change the channel",
         ))
     }
@@ -249,7 +271,32 @@ impl Publisher {
 
     /// Path of the database.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.database.path()
+    }
+
+    /// Whether its threads have ended, by themselves or because they were told to.
+    pub fn has_ended(&self) -> bool {
+        let state = self.state();
+        state.builder_done || state.sender_done
+    }
+
+    /// Returns when the builder has closed the application's file, which `retire` has told it to.
+    pub fn let_go_of_file(&self) {
+        let done = |p: &Progress| p.builder_done.then_some(Ok(()));
+        if self.wait_until(&Patience::of(FAREWELL), done).is_some() {
+            return;
+        }
+        // What is not in a message yet is made one after the next start.
+        self.stop.store(true, Ordering::Release);
+        let deadline = Instant::now() + FAREWELL_LAST;
+        while Instant::now() < deadline {
+            let interrupt = self.state().interrupt.clone();
+            interrupt.iter().for_each(|handle| handle.interrupt());
+            self.signal.wake();
+            if self.wait_until(&Patience::of(Duration::from_millis(50)), done).is_some() {
+                return;
+            }
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, Progress> {
@@ -278,15 +325,14 @@ impl Publisher {
     fn refresh(&self) -> Result<()> {
         let sidecar = self.sidecar();
         let stored = sidecar.reached(State::Pending)?.0;
-        let (accepted, accepted_cursor) = sidecar.reached(State::Included)?;
-        let finalized = sidecar.reached(State::Final)?.0;
+        let accepted = sidecar.reached(State::Included)?.0;
+        let (finalized, final_cursor) = sidecar.reached(State::Final)?;
         let (backlog, (messages, bytes)) = (sidecar.backlog()?, sidecar.totals()?);
         // Still under the sidecar's lock: the other thread's newer reading must not be overwritten by this one.
         self.update(|p| {
             p.stored = Some(stored);
             p.accepted = Some(accepted);
-            p.accepted_cursor = accepted_cursor;
-            p.finalized = Some(finalized);
+            (p.finalized, p.final_cursor) = (Some(finalized), final_cursor);
             (p.backlog, p.messages, p.bytes) = (backlog, messages, bytes);
         });
         drop(sidecar);
@@ -354,7 +400,7 @@ impl Publisher {
             }
             let tried = p.failed >= ticket || p.builder_done;
             let failed = p.builder.as_ref().filter(|e| e.kind != Kind::Retry && tried);
-            failed.cloned().or_else(|| p.builder_done.then(|| stopped(&self.path))).map(Err)
+            failed.cloned().or_else(|| p.builder_done.then(|| stopped(self.path()))).map(Err)
         });
         covered.unwrap_or_else(|| {
             let why =
@@ -362,7 +408,7 @@ impl Publisher {
             Err(Error::retry(
                 format!(
                     "not everything committed to {} is in a message after {} s: {why}",
-                    self.path.display(),
+                    self.path().display(),
                     patience.seconds()
                 ),
                 "nothing was lost; it goes on in the background, ask again or see logos_status",
@@ -373,12 +419,18 @@ impl Publisher {
     /// Waits until everything committed before the call is on the channel.
     pub fn flush(&self, patience: &Patience<'_>) -> Result<Position> {
         let target = self.position(patience)?;
+        if let Some(why) = self.state().incomplete.clone() {
+            return Err(Error::resync(
+                format!("what is published of {} may be incomplete: {why}", self.path().display()),
+                "nothing was lost of this database, and what the log shows goes on being published; SELECT logos_resync() sends what is missing",
+            ));
+        }
         let accepted = self.wait_until(patience, |p| {
             if p.accepted.is_some_and(|a| a.seq >= target.seq) {
                 return Some(Ok(target));
             }
             let failed = p.sender.as_ref().filter(|e| e.kind != Kind::Retry);
-            failed.cloned().or_else(|| p.sender_done.then(|| stopped(&self.path))).map(Err)
+            failed.cloned().or_else(|| p.sender_done.then(|| stopped(self.path()))).map(Err)
         });
         accepted.unwrap_or_else(|| {
             let state = self.state().clone();
@@ -409,10 +461,12 @@ impl Publisher {
             _ if p.builder_done || p.sender_done => "stopped",
             Some(e) if e.waits => "waiting",
             Some(_) => "offline",
+            None if p.incomplete.is_some() => "incomplete",
             None if p.backlog.messages > 0 => "sending",
             None => "healthy",
         };
         let mut warnings = p.warnings;
+        warnings.extend(p.incomplete);
         let untaken = self.signal.untaken.load(Ordering::Relaxed);
         if untaken > 0 {
             warnings.push(format!(
@@ -423,14 +477,14 @@ impl Publisher {
         let held_up = p.held_up.filter(|_| !p.builder_done).map(|since| since.elapsed());
         if let Some(held_up) = held_up.filter(|&time| time > HELD_UP_NEWS) {
             warnings.push(format!(
-                "for {} s, whenever logos looked, a connection of this process was in a transaction or had a SELECT unfinished: \
-                 until none is, published rows of the log are not pruned, and new tables are sent whole with each message",
+                "for {} s, whenever logos looked, somebody had a transaction open or a SELECT unfinished, in this process or another: until \
+                 nobody has, new tables are sent whole with each message, and the log is not shortened",
                 held_up.as_secs()
             ));
         }
         Report {
             url: self.url(),
-            path: self.path.clone(),
+            path: self.path().to_path_buf(),
             state,
             position: p.stored.unwrap_or(Position::START),
             accepted: p.accepted.unwrap_or(Position::START),
@@ -491,8 +545,10 @@ fn busy(path: &Path, e: &rusqlite::Error) -> Error {
 }
 
 /// Checks what the database is and brings its journal mode about.
-fn prepare(path: &Path, options: &Options) -> Result<()> {
-    let conn = connection::open(path)?;
+fn prepare(database: &Database, options: &Options) -> Result<()> {
+    idle::check_shareable(database)?;
+    let path = database.path();
+    let conn = connection::open(database)?;
     if let role @ Role::Replica(_) = role::role(&conn)? {
         return Err(Error::fix(
             format!("{} {}", path.display(), role::describe(&role).unwrap_or_default()),

@@ -22,6 +22,7 @@ use crate::replica::{self, Puller};
 use crate::sqlite::apply::Applied;
 use crate::sqlite::compare::{self, Compared};
 use crate::sqlite::connection;
+use crate::sqlite::database::Database;
 use crate::sqlite::sidecar::{Found, FoundEntry};
 use logos_log::entry::{sign_entry, Inscription};
 use logos_log::ids::{MsgId, Position};
@@ -37,20 +38,20 @@ const KEPT_BYTES: usize = 64 * 1024 * 1024;
 ///
 /// The publisher is stopped, and running again afterwards, also after an error.
 pub fn resync(publisher: Arc<Publisher>) -> Result<String> {
-    let (path, url, options) = (publisher.path.clone(), publisher.url.clone(), publisher.options.clone());
+    let (database, url, options) = (publisher.database.clone(), publisher.url.clone(), publisher.options.clone());
     publisher.stop(PATIENCE);
     let done = publisher.state().builder_done && publisher.state().sender_done;
     if !done {
         return Err(Error::retry(
-            format!("the publisher of {} is in the middle of a request", path.display()),
+            format!("the publisher of {} is in the middle of a request", database.path().display()),
             "nothing was changed and publishing is stopped; call logos_resync again",
         ));
     }
     let found = take_over(&publisher);
-    registry::remove_publisher(&path);
+    registry::remove_publisher(&database);
     drop(publisher);
     // The home was checked when publishing began, and may have been said to be another one.
-    let publisher = Publisher::start(&path, &url, options);
+    let publisher = Publisher::start(&database, &url, options);
     let found = found?;
     publisher?;
     Ok(match found.differing.as_slice() {
@@ -69,8 +70,10 @@ fn take_over(publisher: &Publisher) -> Result<Compared> {
     let scratch = tempfile::Builder::new().prefix("logos-resync-").tempdir().doing(|| "making a folder".into())?;
     let file = scratch.path().join("replica.db");
     connection::create(&file)?;
-    let read = read_channel(publisher, &file)?;
-    let compared = compare::compare(&connection::open(&publisher.path)?, &connection::open(&file)?, read.position)?;
+    let scratch = Database::at(&file);
+    let read = read_channel(publisher, &scratch)?;
+    let compared =
+        compare::compare(&connection::open(&publisher.database)?, &connection::open(&scratch)?, read.position)?;
     publisher.sidecar().take_over(&Found { entries: read.entries, messages: read.messages }, &compared.published)?;
     Ok(compared)
 }
@@ -82,7 +85,7 @@ struct ChannelRead {
     messages: Vec<Applied>,
 }
 
-fn read_channel(publisher: &Publisher, scratch: &std::path::Path) -> Result<ChannelRead> {
+fn read_channel(publisher: &Publisher, scratch: &Database) -> Result<ChannelRead> {
     let key = publisher.author()?.key;
     let mut entries: Vec<FoundEntry> = Vec::new();
     let mut messages = Vec::new();

@@ -5,7 +5,7 @@
 //! - The thread has connections of its own and touches nothing of the application's.
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,6 +17,7 @@ use crate::channel::Url;
 use crate::error::{Error, Kind, Result};
 use crate::patience::Patience;
 use crate::sqlite::apply::Applied;
+use crate::sqlite::database::Database;
 use crate::threads;
 
 /// How long to wait for the channel to say something before looking by oneself.
@@ -26,9 +27,12 @@ const LOOK: Duration = Duration::from_secs(1);
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
 const PAUSE_LAST: Duration = Duration::from_secs(10);
 
+/// How long closing the application's last connection waits for the thread.
+const FAREWELL: Duration = Duration::from_millis(500);
+
 /// One replica of this process.
 pub struct Follower {
-    path: PathBuf,
+    database: Database,
     url: Url,
     options: Options,
     state: Mutex<State>,
@@ -80,9 +84,9 @@ impl Follower {
     }
 
     /// A replica that was attached; its thread is not started.
-    pub fn new(path: &Path, url: &Url, options: &Options) -> Arc<Self> {
+    pub fn new(database: &Database, url: &Url, options: &Options) -> Arc<Self> {
         Arc::new(Self {
-            path: path.to_path_buf(),
+            database: database.clone(),
             url: url.clone(),
             options: options.clone(),
             state: Mutex::default(),
@@ -103,11 +107,6 @@ impl Follower {
     /// What it was attached with.
     pub fn options(&self) -> &Options {
         &self.options
-    }
-
-    /// Path of the database.
-    pub fn path(&self) -> &Path {
-        &self.path
     }
 
     /// Notes what a pull achieved or met.
@@ -192,6 +191,13 @@ impl Follower {
         self.changed.notify_all();
     }
 
+    /// Returns when the thread has closed the application's file, which `retire` has told it to; not later than `FAREWELL`: it may be in
+    /// the middle of a request, and does then what closing the application's last connection would have done.
+    pub fn let_go_of_file(&self) {
+        let state = self.state();
+        drop(self.changed.wait_timeout_while(state, FAREWELL, |s| s.following).unwrap_or_else(PoisonError::into_inner));
+    }
+
     /// Waits until the thread has reached a position. `false`: not in that time. `None`: there is no thread.
     pub fn wait_for(&self, position: Position, patience: &Patience<'_>) -> Option<Result<bool>> {
         loop {
@@ -226,7 +232,7 @@ impl Follower {
             ahead: self.url.ahead(&s.bookmark),
             requests: s.requests,
             url: self.url.clone(),
-            path: self.path.clone(),
+            path: self.database.path().to_path_buf(),
             state,
             position: s.position.unwrap_or(Position::START),
             messages: s.messages,

@@ -10,12 +10,10 @@
 mod follow;
 
 use std::io::{BufReader, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
 
 use logos_log::chain::{Chain, Link};
 use logos_log::entry::Inscription;
 use logos_log::ids::{ChannelId, Digest, MsgId, Position};
-use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 use tempfile::SpooledTempFile;
 
@@ -25,6 +23,8 @@ use crate::error::{Doing, Error, Result};
 use crate::registry;
 use crate::sqlite::apply::{self, Applied, Message};
 use crate::sqlite::collation::{self, StandIns};
+use crate::sqlite::database::Database;
+use crate::sqlite::idle::{self, Background};
 use crate::sqlite::role::{self, Role, Standing};
 use crate::sqlite::{connection, left_out};
 
@@ -56,10 +56,10 @@ pub type Hearing<'h> = &'h mut dyn FnMut(u64, &Inscription);
 
 /// Pulls one channel into one database.
 pub struct Puller {
-    path: PathBuf,
+    database: Database,
     url: Url,
     channel: ChannelId,
-    conn: Connection,
+    conn: Background,
     reader: Box<dyn Reader>,
     /// What is applied.
     standing: Standing,
@@ -98,9 +98,12 @@ impl Joined {
 
 impl Puller {
     /// Opens the database as a replica of the channel; it must be empty or already that.
-    pub fn open(path: &Path, url: &Url, options: &Options) -> Result<Self> {
+    pub fn open(database: &Database, url: &Url, options: &Options) -> Result<Self> {
         let channel = url.resolve()?;
-        let conn = connection::open(path)?;
+        idle::check_shareable(database)?;
+        let path = database.path();
+        // A message that is lost with the power is pulled again: rows and position go together.
+        let conn = Background::open(database)?;
         let full = Url { channel: Some(channel), ..url.clone() };
         // Nobody else writes here, so nobody else would ever bring the log into the database.
         conn.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)
@@ -123,7 +126,7 @@ impl Puller {
             connection::switch_to_wal(&conn, path)?;
         }
         let mut puller = Self {
-            path: path.to_path_buf(),
+            database: database.clone(),
             reader: full.reader(channel, &options.node),
             url: full,
             channel,
@@ -146,8 +149,8 @@ impl Puller {
     }
 
     /// The database.
-    pub fn path(&self) -> &Path {
-        &self.path
+    pub fn database(&self) -> &Database {
+        &self.database
     }
 
     /// The channel, in full.
@@ -190,7 +193,7 @@ impl Puller {
 
     /// Ends pulling in the background.
     pub fn close(self) {
-        registry::close(&self.path, self.conn);
+        registry::close(&self.database, self.conn);
     }
 
     /// Whether what was read ends with parts of a message whose rest is not there.
@@ -211,6 +214,7 @@ impl Puller {
     /// The same; `heard` is told every entry that was accepted, and the message it is a part of. After an error it may be told
     /// some again.
     pub fn pull_hearing(&mut self, heard: Hearing<'_>) -> Result<Option<Applied>> {
+        self.database.check_in_place()?;
         self.catch_up_with_others()?;
         loop {
             let Some(fetched) = self.begun.take().or_else(|| self.fetched.next()) else {

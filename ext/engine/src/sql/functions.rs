@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use serde::Serialize;
 
 use super::permission::may_write;
-use super::{guarded, load, outside_transaction, path_of};
+use super::{database_of, guarded, load, outside_transaction};
 use crate::channel::Url;
 use crate::error::{Doing, Error, Result};
 use crate::patience::Patience;
@@ -19,6 +19,7 @@ use crate::publish::{self, Publisher};
 use crate::registry;
 use crate::replica::{self, Puller};
 use crate::sqlite::api::{host_version, Host};
+use crate::sqlite::database::Database;
 use crate::sqlite::role::{self, Role};
 use crate::sqlite::sidecar::Removal;
 use crate::sqlite::{capture, connection, guard};
@@ -95,7 +96,7 @@ fn text(ctx: &Context<'_>, index: usize, what: &str) -> Result<String> {
 }
 
 /// Whether somebody interrupted the caller's connection: then any statement on it ends at once. This one names no table, so it
-/// reads nothing of the file, and the connection stays as quiet as `registry::Waiting` says.
+/// reads nothing of the file.
 fn is_interrupted(ctx: &Context<'_>) -> bool {
     let step = with_connection(ctx, |conn| Ok(conn.execute_batch("SELECT 1")));
     step.is_ok_and(|done| done.is_err_and(|e| e.sqlite_error_code() == Some(rusqlite::ErrorCode::OperationInterrupted)))
@@ -134,24 +135,24 @@ pub(super) fn options<T: DeserializeOwned + Serialize + Default>(json: Option<&s
 fn publish(ctx: &Context<'_>) -> Result<Value> {
     let host = host(ctx)?;
     outside_transaction(host, "logos_publish")?;
-    let path = path_of(host)?;
+    let database = database_of(host)?;
     let url = Url::parse(&text(ctx, 0, "the channel")?)?;
     let json = if ctx.len() > 1 { Some(text(ctx, 1, "the options")?) } else { None };
-    let publisher = Publisher::start(&path, &url, options(json.as_deref())?)?;
+    let publisher = Publisher::start(&database, &url, options(json.as_deref())?)?;
     load::take_hooks(host);
     Ok(Value::Text(publisher.url()))
 }
 
 /// The publisher of the caller's database.
 fn publisher(ctx: &Context<'_>) -> Result<std::sync::Arc<Publisher>> {
-    let path = path_of(host(ctx)?)?;
-    if let Some(publisher) = registry::publisher(&path) {
+    let database = database_of(host(ctx)?)?;
+    if let Some(publisher) = registry::publisher(&database) {
         load::take_hooks(host(ctx)?);
         return Ok(publisher);
     }
     not_a_replica(ctx)?;
     Err(Error::fix(
-        format!("{} is not being published by this process", path.display()),
+        format!("{} is not being published by this process", database.path().display()),
         "nothing was lost; SELECT logos_publish('dir:…') first (again after each start of the application)",
     ))
 }
@@ -160,7 +161,7 @@ fn publisher(ctx: &Context<'_>) -> Result<std::sync::Arc<Publisher>> {
 fn not_a_replica(ctx: &Context<'_>) -> Result<()> {
     match role(ctx)? {
         Role::Replica(standing) => Err(Error::fix(
-            format!("{} is a replica of {}", path_of(host(ctx)?)?.display(), standing.url),
+            format!("{} is a replica of {}", database_of(host(ctx)?)?.path().display(), standing.url),
             "nothing was changed; this is for the primary. To rebuild a replica, attach a new file to the channel",
         )),
         _ => Ok(()),
@@ -170,7 +171,6 @@ fn not_a_replica(ctx: &Context<'_>) -> Result<()> {
 fn flush(ctx: &Context<'_>) -> Result<Value> {
     outside_transaction(host(ctx)?, "logos_flush")?;
     let publisher = publisher(ctx)?;
-    let _waiting = registry::Waiting::new(host(ctx)?);
     let interrupted = || is_interrupted(ctx);
     let position = publisher.flush(&Patience::unless(seconds(ctx, 0)?, &interrupted))?;
     Ok(Value::Text(position.to_string()))
@@ -186,7 +186,6 @@ fn position(ctx: &Context<'_>) -> Result<Value> {
         Role::Replica(standing) => standing.position,
         _ => {
             let publisher = publisher(ctx)?;
-            let _waiting = registry::Waiting::new(host(ctx)?);
             publisher.position(&Patience::unless(PATIENCE, &|| is_interrupted(ctx)))?
         }
     };
@@ -203,25 +202,42 @@ fn wait(ctx: &Context<'_>) -> Result<Value> {
     })?;
     let interrupted = || is_interrupted(ctx);
     let patience = Patience::unless(seconds(ctx, 1)?, &interrupted);
-    let path = path_of(host(ctx)?)?;
-    let reached = match role(ctx)? {
-        Role::Replica(standing) => match replica::reached(standing.position, wanted) {
-            Some(reached) => reached?,
-            None => wait_for_replica(ctx, &path, &standing.url, wanted, &patience)?,
-        },
-        _ => replica::reached(publisher(ctx)?.position(&patience)?, wanted).unwrap_or(Ok(false))?,
+    let host = host(ctx)?;
+    let database = database_of(host)?;
+    // What a transaction has begun to see does not change under it, however long we wait.
+    let sees_what_comes = !host.in_transaction();
+    let role = role(ctx)?;
+    let here = match &role {
+        Role::Replica(standing) => replica::reached(standing.position, wanted),
+        _ if sees_what_comes => {
+            let position = publisher(ctx)?.position(&patience)?;
+            Some(replica::reached(position, wanted).unwrap_or(Ok(false)))
+        }
+        _ => None,
+    };
+    let reached = match (here, role) {
+        (Some(reached), _) => reached?,
+        (None, Role::Replica(standing)) if sees_what_comes => {
+            wait_for_replica(ctx, &database, &standing.url, wanted, &patience)?
+        }
+        _ => {
+            return Err(Error::fix(
+                "logos_wait cannot wait inside a transaction, or in a statement that reads a table: it would go on to see what it saw",
+                "nothing was changed; COMMIT or ROLLBACK first, then SELECT logos_wait(…) in a statement of its own",
+            ))
+        }
     };
     Ok(Value::Integer(reached.into()))
 }
 
 fn wait_for_replica(
     ctx: &Context<'_>,
-    path: &std::path::Path,
+    database: &Database,
     url: &str,
     wanted: Position,
     patience: &Patience<'_>,
 ) -> Result<bool> {
-    let follower = registry::follower(path);
+    let follower = registry::follower(database);
     if let Some(reached) = follower.as_ref().and_then(|f| f.wait_for(wanted, patience)) {
         return reached;
     }
@@ -230,7 +246,7 @@ fn wait_for_replica(
     }
     // Nobody follows: pull here, as it was attached.
     let options = follower.as_ref().map_or_else(replica::Options::default, |f| f.options().clone());
-    let mut puller = Puller::open(path, &Url::parse(url)?, &options)?;
+    let mut puller = Puller::open(database, &Url::parse(url)?, &options)?;
     loop {
         if let Some(reached) = replica::reached(puller.position(), wanted) {
             return reached;
@@ -309,13 +325,13 @@ fn resync(ctx: &Context<'_>) -> Result<Value> {
 }
 
 /// Ends whatever this process runs for the database. Returns what that was.
-fn stop_all(path: &std::path::Path) -> Vec<&'static str> {
+fn stop_all(database: &Database) -> Vec<&'static str> {
     let mut stopped = Vec::new();
-    if let Some(publisher) = registry::remove_publisher(path) {
+    if let Some(publisher) = registry::remove_publisher(database) {
         publisher.stop(PATIENCE);
         stopped.push("publisher");
     }
-    if let Some(follower) = registry::remove_follower(path) {
+    if let Some(follower) = registry::remove_follower(database) {
         follower.stop(PATIENCE);
         stopped.push("follower");
     }
@@ -323,8 +339,7 @@ fn stop_all(path: &std::path::Path) -> Vec<&'static str> {
 }
 
 fn stop(ctx: &Context<'_>) -> Result<Value> {
-    let path = path_of(host(ctx)?)?;
-    let stopped = stop_all(&path);
+    let stopped = stop_all(&database_of(host(ctx)?)?);
     Ok(Value::Text(if stopped.is_empty() {
         "nothing to stop".into()
     } else {
@@ -335,17 +350,15 @@ fn stop(ctx: &Context<'_>) -> Result<Value> {
 fn remove(ctx: &Context<'_>) -> Result<Value> {
     let host = host(ctx)?;
     outside_transaction(host, "logos_remove")?;
-    let path = path_of(host)?;
+    let database = database_of(host)?;
     let role = role(ctx)?;
-    stop_all(&path);
-    if let Some(before) = registry::retired_publisher(&path) {
-        before.stop(PATIENCE);
-    }
-    let sidecar = Removal::begin(&path)?;
+    stop_all(&database);
+    registry::former_publishers(&database).iter().for_each(|former| former.stop(PATIENCE));
+    let sidecar = Removal::begin(database.path())?;
     match role {
         Role::Empty | Role::Plain => {}
-        Role::Primary => publish::remove_from(&path)?,
-        Role::Replica(_) => guard::release(&mut connection::open(&path)?)?,
+        Role::Primary => publish::remove_from(&database)?,
+        Role::Replica(_) => guard::release(&mut connection::open(&database)?)?,
     }
     sidecar.finish()?;
     Ok(Value::Text("removed".into()))

@@ -12,9 +12,8 @@ use super::standins;
 use crate::error::{Doing, Error, Result};
 use crate::fork;
 use crate::registry;
-use crate::sqlite::api::{host_version, Host, TryLock};
+use crate::sqlite::api::{host_version, Host};
 use crate::sqlite::connection;
-use crate::sqlite::hooks::{self, Context, Signal};
 use crate::sqlite::hosthooks;
 
 /// Oldest host: what rusqlite's function table needs, and has `sqlite3_txn_state`.
@@ -174,25 +173,20 @@ fn attach(host: Host) -> Result<()> {
     if registry::knows(host) {
         return Ok(());
     }
-    let path = host.path();
-    let signal = match &path {
-        Some(path) => registry::signal(path),
-        None => std::sync::Arc::new(Signal::default()),
-    };
+    let database = host.database();
     // SAFETY: the handle is open; this `Connection` does not own it.
     let conn = unsafe { Connection::from_handle(host.as_ptr()) }.doing(|| "loading".into())?;
     super::register(&conn).doing(|| "registering functions and tables".into())?;
-    let context = Box::into_raw(Box::new(Context::new(signal)));
-    let guest = Box::into_raw(Box::new(Guest { host, context }));
     // A function nobody calls: SQLite destroys its argument when the connection closes, and only then (its name is ours).
-    // SAFETY: `leave` frees exactly this box; SQLite calls it once, also when this call fails.
+    // SAFETY: the argument is the connection itself, which `leave` only takes as a name; SQLite calls that once, also when this
+    // call fails.
     let rc = unsafe {
         ffi::sqlite3_create_function_v2(
             host.as_ptr(),
             c"_logos_connection".as_ptr(),
             0,
             ffi::SQLITE_UTF8,
-            guest.cast(),
+            host.as_ptr().cast(),
             Some(never),
             None,
             None,
@@ -202,47 +196,29 @@ fn attach(host: Host) -> Result<()> {
     if rc != ffi::SQLITE_OK {
         return Err(Error::bug(format!("SQLite refused a function (error {rc})")));
     }
-    registry::remember(host, path);
+    registry::remember(host, database);
     take_hooks(host);
-    if matches!(host.try_lock(), TryLock::NoMutex) && busy_timeout(&conn) == Some(0) {
-        // SAFETY: as above.
-        unsafe { hooks::install_busy_handler(host, context) };
-    }
     Ok(())
 }
 
 /// Takes the hooks of a connection if its file is being published: the one place that does, called when a connection is opened or
 /// loads us, and in calls of ours on it. Those of other connections are left alone; their commits are found by polling.
 pub(super) fn take_hooks(host: Host) {
-    let Some(publisher) = host.path().and_then(|path| registry::publisher(&path)) else { return };
+    let Some(publisher) = registry::database(host).and_then(|database| registry::publisher(&database)) else { return };
     // SAFETY: SQLite is calling us on this connection, and `leave` gives the hooks back when it closes.
     if !unsafe { hosthooks::take(host, publisher.signal()) } {
         publisher.signal().untaken.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-fn busy_timeout(conn: &Connection) -> Option<i64> {
-    conn.pragma_query_value(None, "busy_timeout", |row| row.get(0)).ok()
-}
-
-/// What a connection carries of ours until it closes.
-struct Guest {
-    host: Host,
-    context: *mut Context,
-}
-
 unsafe extern "C" fn never(_: *mut ffi::sqlite3_context, _: c_int, _: *mut *mut ffi::sqlite3_value) {}
 
-unsafe extern "C" fn leave(guest: *mut c_void) {
-    // SAFETY: the box made in `attach`, given back by SQLite once. No hook runs on a connection that is closing.
-    let (host, context) = unsafe {
-        let guest = Box::from_raw(guest.cast::<Guest>());
-        (guest.host, Box::from_raw(guest.context))
-    };
+unsafe extern "C" fn leave(db: *mut c_void) {
+    // SAFETY: `attach` has given the connection itself, which is closing. No hook runs on it any more.
+    let host = unsafe { Host::new(db.cast()) };
     let _ = catch_unwind(AssertUnwindSafe(|| {
         registry::forget(host);
         // SAFETY: SQLite calls this in the end of closing, after the last transaction was rolled back.
         unsafe { hosthooks::give_back(host) };
-        drop(context);
     }));
 }

@@ -12,12 +12,13 @@ mod standins;
 mod tables;
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
-use std::path::PathBuf;
 
 use rusqlite::Connection;
 
 use crate::error::{Error, Result};
+use crate::registry;
 use crate::sqlite::api::Host;
+use crate::sqlite::database::Database;
 
 /// Runs a callback's body; a panic becomes an error.
 fn guarded<T, E: Into<rusqlite::Error>>(body: impl FnOnce() -> std::result::Result<T, E>) -> rusqlite::Result<T> {
@@ -27,14 +28,16 @@ fn guarded<T, E: Into<rusqlite::Error>>(body: impl FnOnce() -> std::result::Resu
     }
 }
 
-/// The file behind a connection; an error for a temporary or in-memory database.
-fn path_of(host: Host) -> Result<PathBuf> {
-    host.path().ok_or_else(|| {
+/// The file that a connection has open, which must still be at its path; an error for a temporary or in-memory database.
+fn database_of(host: Host) -> Result<Database> {
+    let database = registry::database(host).ok_or_else(|| {
         Error::fix(
             "the main database is in memory or temporary",
             "nothing was changed; open a database file first (in the sqlite3 shell: .open app.db)",
         )
-    })
+    })?;
+    database.check_in_place()?;
+    Ok(database)
 }
 
 /// Refuses inside a transaction of the caller.

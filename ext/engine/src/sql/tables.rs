@@ -20,15 +20,15 @@ use rusqlite::{ffi, Connection};
 
 use super::functions::options;
 use super::permission::may_write;
-use super::{guarded, outside_transaction, path_of};
+use super::{database_of, guarded, outside_transaction};
 use crate::channel::Url;
 use crate::error::{Doing, Error, Result};
 use crate::registry;
 use crate::replica::{Follower, Options, Puller};
 use crate::sqlite::api::{host_version, Host};
 use crate::sqlite::apply::Applied;
-use crate::sqlite::connection;
 use crate::sqlite::role::{self, Role};
+use crate::sqlite::{connection, idle};
 
 type Row = Vec<Value>;
 
@@ -139,13 +139,16 @@ fn use_wal_while_nobody_reads(host: Host) {
     if may_write(&caller, "attach_replica").is_err() {
         return;
     }
-    let Some(path) = host.path().filter(|_| host.autocommit()) else { return };
-    let Ok(conn) = connection::open(&path) else { return };
+    let Some(database) = registry::database(host).filter(|_| host.autocommit()) else { return };
+    if idle::check_shareable(&database).is_err() {
+        return;
+    }
+    let Ok(conn) = connection::open(&database) else { return };
     if connection::journal_mode(&conn).is_ok_and(|mode| mode == "wal") {
         return;
     }
     if matches!(role::role(&conn), Ok(Role::Empty | Role::Replica(_))) {
-        let _ = connection::switch_to_wal(&conn, &path);
+        let _ = connection::switch_to_wal(&conn, database.path());
     }
 }
 
@@ -172,7 +175,7 @@ impl AttachCursor<'_> {
         let caller = unsafe { Connection::from_handle(self.host.as_ptr()) }.doing(|| "attaching".into())?;
         may_write(&caller, "attach_replica")?;
         outside_transaction(self.host, "attach_replica")?;
-        let path = path_of(self.host)?;
+        let database = database_of(self.host)?;
         let argument = |value: &Value, what: &str| match value {
             Value::Text(text) => Ok(Some(text.clone())),
             Value::Null => Ok(None),
@@ -189,16 +192,16 @@ impl AttachCursor<'_> {
         };
         let options: Options = options(argument(&self.arguments[1], "the options")?.as_deref())?;
         let url = Url::parse(&channel)?;
-        let puller = Puller::open(&path, &url, &options).inspect_err(|e| {
+        let puller = Puller::open(&database, &url, &options).inspect_err(|e| {
             // A channel that is not there yet, or a database that is refused, shows in the status too.
-            if registry::publisher(&path).is_none() {
-                registry::add_follower(&path, Follower::new(&path, &url, &options)).note(None, &Err(e.clone()));
+            if registry::publisher(&database).is_none() {
+                registry::add_follower(&database, Follower::new(&database, &url, &options)).note(None, &Err(e.clone()));
             }
         })?;
-        let mut follower = registry::add_follower(&path, Follower::new(&path, puller.url(), &options));
+        let mut follower = registry::add_follower(&database, Follower::new(&database, puller.url(), &options));
         if !follower.is_for(puller.url(), &options) {
-            registry::remove_follower(&path).iter().for_each(|f| f.retire());
-            follower = registry::add_follower(&path, Follower::new(&path, puller.url(), &options));
+            registry::remove_follower(&database).iter().for_each(|f| f.retire());
+            follower = registry::add_follower(&database, Follower::new(&database, puller.url(), &options));
         }
         self.work = Some(Work { puller, follower, follow: options.follow });
         self.step()
@@ -431,7 +434,8 @@ const LOG: &CStr = c"CREATE TABLE x(seq INTEGER, position TEXT, id TEXT, parent 
     kind TEXT, tables INTEGER, changes INTEGER, bytes INTEGER, fee INTEGER, entries INTEGER, created INTEGER, accepted INTEGER)";
 
 fn log_rows(host: Host) -> Result<Vec<Row>> {
-    let Some(publisher) = host.path().and_then(|path| registry::publisher(&path)) else { return Ok(Vec::new()) };
+    let publisher = registry::database(host).and_then(|database| registry::publisher(&database));
+    let Some(publisher) = publisher else { return Ok(Vec::new()) };
     let integer = |n: Option<i64>| n.map_or(Value::Null, Value::Integer);
     let rows = publisher.messages()?.into_iter().map(|m| {
         vec![

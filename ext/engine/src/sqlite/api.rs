@@ -12,14 +12,14 @@ use std::ptr;
 use rusqlite::{ffi, Connection};
 
 use super::collation::StandIn;
+use super::database::Database;
 
 /// A host's connection that lives at least as long as this value is used: the callers are SQLite's own callbacks on
 /// that connection, or hold the registry lock that its closing must take (`registry`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Host(*mut ffi::sqlite3);
 
-// SAFETY: the pointer is only a name here; every use of it is either on the thread that SQLite called us on, or under
-// the registry lock and the connection's own mutex (`Host::try_lock`).
+// SAFETY: the pointer is only a name here; it is used on the thread that SQLite called us on alone.
 unsafe impl Send for Host {}
 
 impl Host {
@@ -34,22 +34,39 @@ impl Host {
         self.0
     }
 
-    /// Path of the main database; `None` for a temporary or in-memory one.
-    pub fn path(self) -> Option<PathBuf> {
-        // SAFETY: the handle is open (type invariant); the name is NUL-terminated and owned by the connection, and we
-        // copy it at once.
-        let name = unsafe {
+    /// The main database, as this connection has opened it; `None` for a temporary or in-memory one.
+    pub fn database(self) -> Option<Database> {
+        // SAFETY: the handle is open (type invariant); names, keys and values are NUL-terminated and owned by the connection, and
+        // are copied at once. What `sqlite3_db_filename` returned may be asked for URI parameters.
+        unsafe {
             let name = ffi::sqlite3_db_filename(self.0, c"main".as_ptr());
-            if name.is_null() {
-                return None;
+            let path = text(name).filter(|path| !path.is_empty()).map(PathBuf::from)?;
+            let mut parameters = Vec::new();
+            for n in 0..PARAMETERS_MAX {
+                let key = ffi::sqlite3_uri_key(name, n);
+                let Some(text_of_key) = text(key) else { break };
+                parameters.push((text_of_key, text(ffi::sqlite3_uri_parameter(name, key)).unwrap_or_default()));
             }
-            CStr::from_ptr(name).to_bytes().to_vec()
-        };
-        if name.is_empty() {
-            return None;
+            let mut vfs: *mut ffi::sqlite3_vfs = ptr::null_mut();
+            let main = c"main".as_ptr();
+            ffi::sqlite3_file_control(self.0, main, ffi::SQLITE_FCNTL_VFS_POINTER, ptr::from_mut(&mut vfs).cast());
+            let vfs = vfs.as_ref().and_then(|vfs| text(vfs.zName));
+            let path = std::fs::canonicalize(&path).unwrap_or(path);
+            let opened = Database::opened(&path, vfs, parameters);
+            // What is at the path now is not what this connection has open.
+            Some(if self.has_moved() { opened.gone() } else { opened })
         }
-        let path = PathBuf::from(String::from_utf8(name).ok()?);
-        Some(std::fs::canonicalize(&path).unwrap_or(path))
+    }
+
+    /// Whether the file that this connection has open is not at its path any more.
+    pub fn has_moved(self) -> bool {
+        let mut moved: i32 = 0;
+        // SAFETY: the handle is open (type invariant); this opcode stores an int, and a VFS that does not know it stores nothing.
+        unsafe {
+            let main = c"main".as_ptr();
+            ffi::sqlite3_file_control(self.0, main, ffi::SQLITE_FCNTL_HAS_MOVED, ptr::from_mut(&mut moved).cast());
+        }
+        moved != 0
     }
 
     /// Whether no explicit transaction is open.
@@ -73,47 +90,24 @@ impl Host {
     /// Whether a transaction is open on the main database, be it one that has only read. A statement that is not finished has
     /// one in autocommit mode too.
     pub fn in_transaction(self) -> bool {
-        // SAFETY: the handle is open (type invariant), and "main" is always there. The call takes the connection's mutex, so
-        // callers are on its thread, hold that mutex, or know that there is none. Then it is a glance like `autocommit`: reads
-        // of words that live as long as the connection, unless its thread attaches a third database in this very instant.
+        // SAFETY: the handle is open (type invariant), and "main" is always there.
         unsafe { ffi::sqlite3_txn_state(self.0, c"main".as_ptr()) != ffi::SQLITE_TXN_NONE }
     }
-
-    /// Takes the connection's own mutex if nobody has it: then no other thread is inside a call on it.
-    pub fn try_lock(self) -> TryLock {
-        // SAFETY: the handle is open (type invariant), so its mutex is valid.
-        unsafe {
-            let mutex = ffi::sqlite3_db_mutex(self.0);
-            if mutex.is_null() {
-                TryLock::NoMutex
-            } else if ffi::sqlite3_mutex_try(mutex) == ffi::SQLITE_OK {
-                TryLock::Held(HostLock(mutex))
-            } else {
-                TryLock::Busy
-            }
-        }
-    }
 }
 
-/// What came of trying to take a connection's mutex.
-pub enum TryLock {
-    /// It is ours until dropped.
-    Held(HostLock),
-    /// Somebody is in a call on the connection.
-    Busy,
-    /// The connection has none (SQLITE_OPEN_NOMUTEX, single-thread builds): nothing can be known from here.
-    NoMutex,
-}
+/// URI parameters looked at; more than anybody gives.
+const PARAMETERS_MAX: i32 = 100;
 
-/// The mutex of a host's connection, held.
-pub struct HostLock(*mut ffi::sqlite3_mutex);
-
-impl Drop for HostLock {
-    fn drop(&mut self) {
-        // SAFETY: made by `try_lock` on this thread, which took the mutex; the connection is still open, because whoever
-        // holds a `HostLock` also holds the registry lock that closing needs.
-        unsafe { ffi::sqlite3_mutex_leave(self.0) }
+/// A text of SQLite's, copied; `None` for NULL and for what is not UTF-8.
+///
+/// # Safety
+/// NULL, or NUL-terminated and valid during the call.
+unsafe fn text(text: *const c_char) -> Option<String> {
+    if text.is_null() {
+        return None;
     }
+    // SAFETY: as the caller says.
+    String::from_utf8(unsafe { CStr::from_ptr(text) }.to_bytes().to_vec()).ok()
 }
 
 /// Makes what a connection has read durable, through SQLite's own file handles. (Opening and closing the files ourselves
@@ -196,7 +190,7 @@ pub fn commits(conn: &Connection) -> Option<Commits> {
 }
 
 /// A file of the main database, if it is open.
-fn file(conn: &Connection, opcode: i32) -> Option<*mut ffi::sqlite3_file> {
+pub(super) fn file(conn: &Connection, opcode: i32) -> Option<*mut ffi::sqlite3_file> {
     let mut file: *mut ffi::sqlite3_file = ptr::null_mut();
     // SAFETY: the handle is open for as long as `conn` is borrowed; both opcodes in use store a `sqlite3_file *` through the
     // pointer; its methods are NULL when it is not open, which is checked.

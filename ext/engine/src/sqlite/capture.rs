@@ -3,11 +3,16 @@
 //! Invariants
 //! - A set of triggers belongs to an id. It is remade under a new id when it no longer fits its table, or is no longer the
 //!   newest; log rows under an id that no table has any more mean "written while the triggers did not fit".
-//! - `_logos_log` keeps its last row for ever: `seq` never restarts.
-//! - Rows of table 0 are milestones: a random number, so that two histories of one database, which may well log the same keys
-//!   under the same `seq`, are told apart (`snapshot::mark`). The newest that any message covers is never pruned.
+//! - Each row of the log has a random number, so that two histories of one database, which may well log the same keys under the same
+//!   `seq`, are told apart (`snapshot::mark`). The last rows that any message covers are never forgotten.
+//! - Row 0 of the log holds a random number for ever: the log's own name. A log that was emptied, or dropped and made again, has
+//!   another one or none, and what was published says nothing about it.
+//! - The writers forget what is published, in their own transactions: a trigger on the log deletes the oldest rows up to
+//!   `_logos_state.forgettable`, some thousands at every 1,024th row.
 //!
-//! Not here: what the triggers say (`triggers`), when to enrol or prune (`publish`), what is made of the log (`snapshot`).
+//! Not here: what the triggers say (`triggers`), when to enrol (`publish`), what is made of the log (`snapshot`).
+
+use std::collections::HashMap;
 
 use rusqlite::{Connection, OptionalExtension};
 
@@ -18,8 +23,25 @@ use super::triggers::{triggers, Trigger, LOG};
 use super::{canary, collation, columns, quote, sqltext, OURS};
 use crate::error::{Doing, Error, Result};
 
-/// Log rows deleted in one short write transaction: a few milliseconds.
-const PRUNE_ROWS: i64 = 20_000;
+/// Log rows before the cursor with which a restored backup is told from its original.
+pub(super) const REMEMBERED: i64 = 16;
+
+/// The version of our tables in a database.
+const FORMAT: i64 = 2;
+
+/// Deletes at most four times as many rows as were logged since it last did, so that a long log shrinks while its writers
+/// notice nothing.
+const PRUNE: &str = "CREATE TRIGGER \"_logos_prune\" AFTER INSERT ON \"_logos_log\" WHEN NEW.seq % 1024 = 0 BEGIN \
+    DELETE FROM \"_logos_log\" WHERE seq > 0 AND seq < min((SELECT forgettable FROM \"_logos_state\"), \
+    (SELECT min(seq) FROM \"_logos_log\" WHERE seq > 0) + 4096); END";
+
+const TABLES: &str = "
+    CREATE TABLE IF NOT EXISTS _logos_log(seq INTEGER PRIMARY KEY, tbl INTEGER, r INTEGER DEFAULT (random() & 32767), k0);
+    CREATE TABLE IF NOT EXISTS _logos_table(id INTEGER PRIMARY KEY, name TEXT, replaces INTEGER);
+    CREATE TABLE IF NOT EXISTS _logos_state(id INTEGER PRIMARY KEY CHECK (id = 1), format INTEGER, forgettable INTEGER,
+        home BLOB, channel TEXT);
+    INSERT OR IGNORE INTO _logos_log(seq, tbl, k0) VALUES(0, 0, random());
+    INSERT OR IGNORE INTO _logos_state(id, format, forgettable) VALUES(1, 2, 0);";
 
 /// One replicated table and what is known of its capture.
 #[derive(Debug, Clone)]
@@ -61,6 +83,7 @@ pub fn survey(conn: &Connection, objects: &mut Vec<schema::Object>, omitted: &mu
     let present: Vec<Present> = rows.and_then(Iterator::collect).doing(doing)?;
     let parents = schema::parents(conn).doing(doing)?;
     collation::accept_any(conn);
+    let replaced = replaced(conn).doing(doing)?;
     omitted.begin(schema::cookie(conn).doing(doing)?);
     for (kind, name) in schema::not_utf8(conn)? {
         omitted.find(&kind, &name, "its text in the schema is not UTF-8".into());
@@ -123,11 +146,7 @@ pub fn survey(conn: &Connection, objects: &mut Vec<schema::Object>, omitted: &mu
             let kept_from_us = without_rowid || newer.iter().any(|t| sqltext::keeps_rows_from_triggers(&t.sql));
             core = wanted.iter().filter(|t| t.core).all(has) && !kept_from_us && !columns.is_empty();
             intact = !columns.is_empty() && wanted.len() == carried.len() && wanted.iter().all(has) && newer.is_empty();
-            replaces = conn
-                .query_row("SELECT replaces FROM _logos_table WHERE id = ?1", [id], |row| row.get(0))
-                .optional()
-                .doing(doing)?
-                .flatten();
+            replaces = replaced.get(&id).copied();
         }
         all.push(Captured { table, id, replaces, core, intact, columns });
     }
@@ -206,6 +225,16 @@ fn check_loops(conn: &Connection, object: &schema::Object) -> rusqlite::Result<(
     }
 }
 
+/// The ids that took over from others, and those others.
+fn replaced(conn: &Connection) -> rusqlite::Result<HashMap<i64, i64>> {
+    if !has_table(conn, "_logos_table")? {
+        return Ok(HashMap::new());
+    }
+    let mut statement = conn.prepare("SELECT id, replaces FROM _logos_table WHERE replaces IS NOT NULL")?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    rows.collect()
+}
+
 /// A trigger in the schema.
 struct Present {
     /// Its rowid there: a trigger made later has a higher one, also after VACUUM.
@@ -224,29 +253,57 @@ impl Present {
     }
 }
 
-/// Whether anything of ours is in the file, and the canary is armed.
+/// Whether all that is ours in the file is as it must be, but for the triggers of the tables. Tools that do not know us drop or
+/// empty what they like.
 pub fn is_set_up(conn: &Connection) -> rusqlite::Result<bool> {
-    let n: i64 = conn.query_row(
-        "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name IN ('_logos_log', '_logos_table', '_logos_canary')",
-        [],
-        |row| row.get(0),
-    )?;
-    Ok(n == 3 && canary::is_armed(canary::read(conn)?))
+    let found = |sql: &str| conn.query_row(sql, [], |row| row.get::<_, bool>(0)).unwrap_or(false);
+    let prune: Option<String> = conn
+        .query_row("SELECT sql FROM sqlite_schema WHERE type = 'trigger' AND name = '_logos_prune'", [], |row| {
+            row.get(0)
+        })
+        .optional()?;
+    Ok(prune.as_deref() == Some(PRUNE)
+        && found("SELECT r IS NOT NULL FROM _logos_log WHERE seq = 0 AND tbl = 0")
+        && found(&format!("SELECT format = {FORMAT} FROM _logos_state WHERE id = 1"))
+        && found("SELECT count(*) > 0 FROM pragma_table_info('_logos_table')")
+        && canary::is_armed(canary::read(conn).unwrap_or(None)))
+}
+
+fn has_table(conn: &Connection, name: &str) -> rusqlite::Result<bool> {
+    conn.prepare("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1")?.exists([name])
 }
 
 /// Makes our tables where they are not as they must be. The caller has an open write transaction.
 pub fn set_up(conn: &Connection) -> Result<()> {
     let doing = || "setting up capture".to_string();
-    conn.execute_batch(
-        "CREATE TABLE IF NOT EXISTS _logos_log(seq INTEGER PRIMARY KEY, tbl INTEGER, k0); \
-         CREATE TABLE IF NOT EXISTS _logos_table(id INTEGER PRIMARY KEY, name TEXT, replaces INTEGER);",
-    )
-    .doing(doing)?;
-    let any: bool = conn.query_row("SELECT EXISTS (SELECT 1 FROM _logos_log)", [], |row| row.get(0)).doing(doing)?;
-    if !any {
-        milestone(conn).doing(doing)?;
+    let columns = "SELECT count(*) FROM pragma_table_info('_logos_log') WHERE name IN ('seq', 'tbl', 'r', 'k0')";
+    let log: i64 = conn.query_row(columns, [], |row| row.get(0)).doing(doing)?;
+    if (1..4).contains(&log) {
+        // Made by a former build: what it has logged is sent with the whole tables that follow.
+        remove(conn).doing(doing)?;
     }
+    conn.execute_batch(TABLES).doing(doing)?;
+    conn.execute_batch(&format!("DROP TRIGGER IF EXISTS \"_logos_prune\"; {PRUNE}")).doing(doing)?;
     canary::arm(conn).doing(doing)
+}
+
+/// Notes which messages are final: the writers forget what those cover, but for the last rows. The caller has an open write
+/// transaction.
+pub fn forget_before(conn: &Connection, cursor: i64) -> rusqlite::Result<()> {
+    conn.execute(
+        "UPDATE _logos_state SET forgettable = coalesce((SELECT min(seq) FROM (SELECT seq FROM _logos_log \
+         WHERE seq > 0 AND seq <= ?1 ORDER BY seq DESC LIMIT ?2)), 0)",
+        [cursor, REMEMBERED],
+    )
+    .map(drop)
+}
+
+/// The log's own name; `None` where there is no log, or it was emptied.
+pub fn history(conn: &Connection) -> rusqlite::Result<Option<i64>> {
+    if !has_table(conn, "_logos_log")? {
+        return Ok(None);
+    }
+    conn.query_row("SELECT k0 FROM _logos_log WHERE seq = 0 AND tbl = 0", [], |row| row.get(0)).optional()
 }
 
 /// Puts one table under capture, or mends its capture. The caller has an open write transaction, in which the table is still
@@ -269,13 +326,14 @@ pub fn enrol(conn: &Connection, captured: &Captured) -> Result<Option<String>> {
     Ok(why)
 }
 
-/// Puts everything under capture that is not, and sets a milestone. The caller has an open write transaction. Returns how far
-/// that moved the schema cookie, which is not the application's doing.
+/// Puts everything under capture that is not. The caller has an open write transaction. Returns how far that moved the schema
+/// cookie, which is not the application's doing.
 pub fn enrol_all(conn: &Connection) -> Result<i64> {
     let cookie = || schema::cookie(conn).doing(|| "setting up capture".into());
     let before = cookie()?;
-    set_up(conn)?;
-    milestone(conn).doing(|| "setting up capture".into())?;
+    if !is_set_up(conn).unwrap_or(false) {
+        set_up(conn)?;
+    }
     let mut objects = schema::read(conn)?;
     let captured = survey(conn, &mut objects, &mut Omitted::default())?;
     // Where it cannot be done, the builder finds that out too, and says so.
@@ -294,8 +352,8 @@ fn enrol_table(conn: &Connection, captured: &Captured) -> rusqlite::Result<()> {
     }
     widen(conn, table.key.len())?;
     let replaces = captured.id.filter(|_| captured.core);
-    conn.execute("INSERT INTO _logos_table(name, replaces) VALUES(?1, ?2)", (&table.name, replaces))?;
-    let id = conn.last_insert_rowid();
+    let id = next_id(conn)?;
+    conn.execute("INSERT INTO _logos_table(id, name, replaces) VALUES(?1, ?2, ?3)", (id, &table.name, replaces))?;
     for trigger in triggers(table, id) {
         conn.execute_batch(&trigger.sql)?;
     }
@@ -310,15 +368,23 @@ fn list_columns(conn: &Connection, captured: &Captured, id: i64) -> rusqlite::Re
     conn.execute_batch(&columns::trigger(&captured.table, id, &list))
 }
 
-/// Ends the capture of a table, so that it begins anew under a new id and the table is sent whole.
-/// The caller has an open write transaction.
-pub fn begin_anew(conn: &Connection, captured: &Captured) -> rusqlite::Result<()> {
-    enrol_table(conn, &Captured { core: false, ..captured.clone() })
+/// An id that nothing here has, or is likely to have had: not the table of ids, which a tool may have emptied, nor any trigger,
+/// nor the same database before our tables were dropped and made again.
+fn next_id(conn: &Connection) -> rusqlite::Result<i64> {
+    conn.query_row(
+        &format!(
+            "SELECT iif(max(id) > 0, max(id) + 1, 32768 + (random() & 4194303)) FROM (SELECT id FROM _logos_table UNION ALL \
+             SELECT CAST(substr(name, {}) AS INTEGER) FROM sqlite_schema WHERE type = 'trigger' AND name GLOB '{OURS}[0-9]*')",
+            OURS.len() + 1
+        ),
+        [],
+        |row| row.get(0),
+    )
 }
 
 /// Gives the log as many key columns as the widest key needs.
 fn widen(conn: &Connection, width: usize) -> rusqlite::Result<()> {
-    let has: i64 = conn.query_row("SELECT count(*) - 2 FROM pragma_table_info('_logos_log')", [], |row| row.get(0))?;
+    let has: i64 = conn.query_row("SELECT count(*) - 3 FROM pragma_table_info('_logos_log')", [], |row| row.get(0))?;
     for k in has as usize..width {
         conn.execute_batch(&format!("ALTER TABLE _logos_log ADD COLUMN k{k}"))?;
     }
@@ -354,45 +420,6 @@ pub fn touch(conn: &Connection, table: &str, key: &[rusqlite::types::Value]) -> 
     conn.execute(&format!("INSERT INTO {LOG}(tbl{columns}) VALUES(?1{marks})"), rusqlite::params_from_iter(values))
         .doing(|| format!("logging a key of table {}", quote(table)))?;
     Ok(())
-}
-
-/// Logs the rows with these rowids, as the update hook saw them. The caller has an open write transaction.
-pub fn touch_rowids(conn: &Connection, captured: &Captured, rowids: &[i64]) -> rusqlite::Result<()> {
-    let (Some(id), Some(rowid)) = (captured.id, captured.table.rowid_names.first()) else { return Ok(()) };
-    let table = &captured.table;
-    let columns = (0..table.key.len()).map(|i| format!(", k{i}")).collect::<String>();
-    let sql = if table.key_is_rowid {
-        format!("INSERT INTO {LOG}(tbl{columns}) VALUES({id}, ?1)")
-    } else {
-        let key = table.key.iter().map(|k| format!(", {}", quote(k))).collect::<String>();
-        format!(
-            "INSERT INTO {LOG}(tbl{columns}) SELECT {id}{key} FROM {} WHERE {} = ?1",
-            quote(&table.name),
-            quote(rowid)
-        )
-    };
-    let mut statement = conn.prepare(&sql)?;
-    rowids.iter().try_for_each(|rowid| statement.execute([rowid]).map(drop))
-}
-
-/// Forgets log rows below `seq`, some at a time. Returns whether there may be more. One short write transaction.
-pub fn prune(conn: &Connection, seq: i64) -> rusqlite::Result<bool> {
-    let kept: i64 = conn.query_row(NEWEST_MILESTONE, [seq], |row| row.get(0))?;
-    let first: Option<i64> =
-        conn.query_row("SELECT min(seq) FROM _logos_log WHERE seq <> ?1", [kept], |row| row.get(0))?;
-    let Some(first) = first.filter(|&first| first < seq) else { return Ok(false) };
-    let end = seq.min(first + PRUNE_ROWS);
-    conn.execute("DELETE FROM _logos_log WHERE seq < ?1 AND seq <> ?2", [end, kept])?;
-    Ok(end < seq)
-}
-
-/// The newest milestone up to a log row; 0 if there is none.
-pub(super) const NEWEST_MILESTONE: &str = "SELECT coalesce(max(seq), 0) FROM _logos_log WHERE tbl = 0 AND seq <= ?1";
-
-/// Sets one, and returns its `seq`. What was there before, in a backup say, does not have it.
-pub fn milestone(conn: &Connection) -> rusqlite::Result<i64> {
-    conn.execute("INSERT INTO _logos_log(tbl, k0) VALUES(0, random())", [])?;
-    Ok(conn.last_insert_rowid())
 }
 
 /// Takes everything of ours out of the file. The caller has an open write transaction.

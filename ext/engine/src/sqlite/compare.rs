@@ -56,7 +56,7 @@ fn within_snapshot(primary: &Connection, replica: &Connection, position: Positio
         }
     }
     let cookie = schema::cookie(primary).doing(doing)?;
-    let (cursor, cursor_mark) = snapshot::log_end(primary).doing(doing)?;
+    let snapshot::End { cursor, mark: cursor_mark, history } = snapshot::log_end(primary).doing(doing)?;
     Ok(Compared {
         tables: captured.len(),
         differing,
@@ -64,6 +64,7 @@ fn within_snapshot(primary: &Connection, replica: &Connection, position: Positio
             position,
             cursor,
             cursor_mark,
+            history,
             schema: there,
             bases,
             sequences: snapshot::sequences(replica).doing(doing)?,

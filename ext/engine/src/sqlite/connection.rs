@@ -2,6 +2,8 @@
 //!
 //! Invariants
 //! - They are ours alone: our auto-extension passes them by (`is_ours`), so no hook of ours fires on them.
+//! - They are opened as the application has opened its own: same VFS, same URI parameters (`database`); but never with a shared
+//!   cache, whose table locks would be the application's.
 //! - They never change what the application has set in the file, never checkpoint (the application, or Litestream,
 //!   decides when), and never run the application's triggers. Closing one takes no lock (`registry::close` is the exception).
 
@@ -12,7 +14,11 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
+use super::database::Database;
 use crate::error::{Doing, Error, Result};
+
+/// How long our connections wait for a lock, where they wait at all.
+pub const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 thread_local! {
     static OPENING: Cell<bool> = const { Cell::new(false) };
@@ -23,17 +29,21 @@ pub fn is_ours() -> bool {
     OPENING.get()
 }
 
-/// Opens a connection of ours on an existing database file.
-pub fn open(path: &Path) -> Result<Connection> {
-    let conn = open_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-    let doing = || format!("opening {}", path.display());
+/// Opens a connection of ours on an application's database, which must be where it was.
+pub fn open(database: &Database) -> Result<Connection> {
+    database.check_in_place()?;
+    let uri = if database.is_uri() { OpenFlags::SQLITE_OPEN_URI } else { OpenFlags::empty() };
+    let (name, flags) = (database.name(), OpenFlags::SQLITE_OPEN_READ_WRITE | uri);
+    let conn = open_with(Path::new(&name), database.vfs(), flags)?;
+    let doing = || format!("opening {}", database.path().display());
     conn.pragma_update(None, "wal_autocheckpoint", 0).doing(doing)?;
     // The last to close would lock everybody out while it checkpoints.
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).doing(doing)?;
-    // Generated columns and index expressions of the application may use functions SQLite calls unsafe in a schema.
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false).doing(doing)?;
     conn.pragma_update(None, "foreign_keys", false).doing(doing)?;
     conn.pragma_update(None, "ignore_check_constraints", true).doing(doing)?;
+    // Between the first look and the opening it may have been replaced.
+    database.check_in_place()?;
     Ok(conn)
 }
 
@@ -47,13 +57,21 @@ pub fn open_memory() -> Result<Connection> {
     open_flags(Path::new(":memory:"), OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)
 }
 
-/// Opens a connection of ours with the given flags and nothing set.
+/// Opens a file of our own with the given flags and nothing set.
 pub fn open_flags(path: &Path, flags: OpenFlags) -> Result<Connection> {
+    open_with(path, None, flags)
+}
+
+fn open_with(path: &Path, vfs: Option<&str>, flags: OpenFlags) -> Result<Connection> {
+    let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_PRIVATE_CACHE;
     OPENING.set(true);
-    let conn = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX);
+    let conn = match vfs {
+        Some(vfs) => Connection::open_with_flags_and_vfs(path, flags, vfs),
+        None => Connection::open_with_flags(path, flags),
+    };
     OPENING.set(false);
     let conn = conn.doing(|| format!("opening {}", path.display()))?;
-    conn.busy_timeout(Duration::from_secs(5)).doing(|| format!("opening {}", path.display()))?;
+    conn.busy_timeout(BUSY_TIMEOUT).doing(|| format!("opening {}", path.display()))?;
     Ok(conn)
 }
 

@@ -13,14 +13,14 @@
 //! Doubts are a net for rare cases and may name rows needlessly; a key too many is harmless (DESIGN I2).
 
 use std::collections::HashMap;
-use std::ffi::{c_int, c_void};
+use std::ffi::c_int;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::Thread;
 
 use rusqlite::ffi;
 
-use super::api::{Commits, Host};
+use super::api::Commits;
 use super::stamps::Ledger;
 
 /// Doubts remembered for one table before it is simply sent whole.
@@ -60,6 +60,70 @@ impl Doubt {
     }
 }
 
+/// Doubts that the next message must settle.
+///
+/// A hook tells of a doubt before the commit that it is about can be seen by anybody. So each is settled by the message of the next
+/// snapshot, and again by later ones until one is known to show that commit.
+#[derive(Debug, Default)]
+pub struct Doubts {
+    tables: HashMap<String, Doubt>,
+    /// The count before the last of the commits that they are about; `None`: not known.
+    after: Option<Commits>,
+    /// Whether they were in a message already.
+    once_more: bool,
+    everything: bool,
+}
+
+impl Doubts {
+    /// Takes in what the hooks have told since.
+    pub fn add(&mut self, more: Self) {
+        if more.tables.is_empty() {
+            return;
+        }
+        (self.after, self.once_more) = (more.after, false);
+        for (table, doubt) in more.tables {
+            self.doubt(table, doubt);
+        }
+    }
+
+    fn doubt(&mut self, table: String, doubt: Doubt) {
+        self.tables.entry(table).or_insert_with(|| Doubt::Rows(Vec::new())).merge(doubt);
+    }
+
+    /// Doubts every table, as far as the next message goes.
+    pub fn doubt_everything(&mut self) {
+        self.everything = true;
+    }
+
+    /// Whether every table is doubted.
+    pub fn everything(&self) -> bool {
+        self.everything
+    }
+
+    /// What is doubted of a table.
+    pub fn of(&self, table: &str) -> Option<&Doubt> {
+        self.tables.get(table)
+    }
+
+    /// The tables that a hook saw written past the log.
+    pub fn tables(&self) -> impl Iterator<Item = &String> {
+        self.tables.keys()
+    }
+
+    /// A message has settled them, as far as its snapshot shows the commits that they are about.
+    pub fn covered(&mut self, snapshot: Option<Commits>) {
+        self.everything = false;
+        let landed = match self.after.zip(snapshot) {
+            Some((before, now)) => now.wal == before.wal && now.count > before.count,
+            None => self.once_more,
+        };
+        if landed {
+            self.tables.clear();
+        }
+        self.once_more = !self.tables.is_empty();
+    }
+}
+
 /// What the hooks of all connections to one database tell its publisher.
 #[derive(Debug, Default)]
 pub struct Signal {
@@ -71,11 +135,9 @@ pub struct Signal {
     pub rows: AtomicU64,
     /// Connections whose hooks could not be taken.
     pub untaken: AtomicU64,
-    /// Whether the publisher is in one of its short write transactions.
-    pub writing: AtomicBool,
     /// What commits wrote besides captured tables.
     ledger: Mutex<Ledger>,
-    doubts: Mutex<HashMap<String, Doubt>>,
+    doubts: Mutex<Doubts>,
     has_doubts: AtomicBool,
     dirty: AtomicBool,
     idle: AtomicBool,
@@ -128,23 +190,25 @@ impl Signal {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether there are doubts.
+    pub fn has_doubts(&self) -> bool {
+        self.has_doubts.load(Ordering::Acquire)
+    }
+
     /// Takes the doubts collected so far.
-    pub fn take_doubts(&self) -> HashMap<String, Doubt> {
+    pub fn take_doubts(&self) -> Doubts {
         if !self.has_doubts.swap(false, Ordering::AcqRel) {
-            return HashMap::new();
+            return Doubts::default();
         }
         std::mem::take(&mut *self.doubts.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Adds doubts (also those that could not be dealt with and come back).
-    pub fn add_doubts(&self, more: HashMap<String, Doubt>) {
-        if more.is_empty() {
+    /// Adds doubts.
+    fn add_doubts(&self, more: Doubts) {
+        if more.tables.is_empty() {
             return;
         }
-        let mut doubts = self.doubts.lock().unwrap_or_else(PoisonError::into_inner);
-        for (table, doubt) in more {
-            doubts.entry(table).or_insert_with(|| Doubt::Rows(Vec::new())).merge(doubt);
-        }
+        self.doubts.lock().unwrap_or_else(PoisonError::into_inner).add(more);
         self.has_doubts.store(true, Ordering::Release);
     }
 }
@@ -183,7 +247,7 @@ struct Seen {
     served: Option<Option<(String, i64)>>,
     /// Log rows that no UPDATE or DELETE has been counted against.
     unclaimed: u64,
-    doubts: HashMap<String, Doubt>,
+    doubts: Doubts,
     /// Whether rows of the main database were written: then its count of commits will move.
     any: bool,
     /// Tables without capture that were written to.
@@ -279,6 +343,9 @@ impl Context {
         for (table, rowid) in std::mem::take(&mut seen.waiting) {
             seen.doubt(table.as_bytes(), doubt(vec![rowid]));
         }
+        if !seen.doubts.tables.is_empty() {
+            seen.doubts.after = commits;
+        }
         self.signal.seq.fetch_max(seen.seq, Ordering::AcqRel);
         self.signal.commits.fetch_add(1, Ordering::Relaxed);
         self.signal.rows.fetch_add(seen.rows, Ordering::Relaxed);
@@ -305,33 +372,8 @@ impl Context {
 
 impl Seen {
     fn doubt(&mut self, table: &[u8], doubt: Doubt) {
-        let table = String::from_utf8_lossy(table).into_owned();
-        self.doubts.entry(table).or_insert_with(|| Doubt::Rows(Vec::new())).merge(doubt);
+        self.doubts.doubt(String::from_utf8_lossy(table).into_owned(), doubt);
     }
-}
-
-/// Has a connection wait for the publisher's short write transactions, and for nothing else: another lock is BUSY at once, as
-/// without us. For connections without a mutex and without a busy timeout of their own; any that the application sets
-/// later takes its place.
-///
-/// # Safety
-/// As for `install`.
-pub unsafe fn install_busy_handler(host: Host, context: *mut Context) {
-    // SAFETY: the caller vouches for both; the callback expects exactly this context.
-    unsafe { ffi::sqlite3_busy_handler(host.as_ptr(), Some(on_busy), context.cast()) };
-}
-
-unsafe extern "C" fn on_busy(data: *mut c_void, count: c_int) -> c_int {
-    // SAFETY: `data` is what `install_busy_handler` was given, which lives as long as the connection.
-    let signal = unsafe { &(*data.cast::<Context>()).signal };
-    // The first time it may have been ours and be over already.
-    if count > 0 {
-        if !signal.writing.load(Ordering::Acquire) {
-            return 0;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(1));
-    }
-    1
 }
 
 #[cfg(test)]
@@ -348,7 +390,7 @@ mod tests {
         let mut context = Context::new(signal.clone());
         events.iter().for_each(|(op, table, rowid)| context.row(*op, table.as_bytes(), *rowid));
         context.commit(None);
-        signal.take_doubts()
+        signal.take_doubts().tables
     }
 
     #[test]
@@ -391,7 +433,7 @@ mod tests {
         context.row(INSERT, b"t", 1);
         context.transaction = Seen::default();
         context.commit(None);
-        assert_eq!(signal.take_doubts(), HashMap::new());
+        assert_eq!(signal.take_doubts().tables, HashMap::new());
         assert_eq!(signal.commits.load(Ordering::Relaxed), 1);
     }
 }

@@ -1,6 +1,6 @@
 //! Everything that touches a database: capture and snapshots on the primary, apply on the replica, the sidecar.
 //!
-//! `api`, `hooks` and `hosthooks` are the only files of this folder with `unsafe`; the rest is SQL through rusqlite.
+//! `api`, `hooks`, `hosthooks` and `idle` are the only files of this folder with `unsafe`; the rest is SQL through rusqlite.
 //! Not here: channels, threads, decisions about when to do what (`publish`, `replica`).
 
 pub mod api;
@@ -11,10 +11,12 @@ pub mod collation;
 pub mod columns;
 pub mod compare;
 pub mod connection;
+pub mod database;
 pub mod diff;
 pub mod guard;
 pub mod hooks;
 pub mod hosthooks;
+pub mod idle;
 pub mod left_out;
 mod modules;
 pub mod omitted;

@@ -18,11 +18,12 @@ use rusqlite::limits::Limit;
 use rusqlite::{Connection, Row, Statement};
 
 use super::capture::{self, Captured};
+use super::hooks::{Doubt, Doubts};
 use super::left_out::{concerns_object, reason};
 use super::omitted::Omitted;
 use super::section::{bind, param};
 use super::sidecar::{Base, Published};
-use super::{canary, collation, columns, diff, quote, reset, schema, stamps};
+use super::{canary, collation, columns, diff, quote, reset, schema, stamps, OURS};
 use crate::error::{Doing, Error, Result};
 
 /// What the next message will say.
@@ -51,11 +52,13 @@ struct TablePlan {
     extent: Extent,
     /// Log ids whose keys are sent.
     ids: Vec<i64>,
+    /// Rows that are sent besides: a hook saw them, and the log does not have them.
+    rowids: Vec<i64>,
 }
 
 impl TablePlan {
     fn whole(captured: &Captured) -> Self {
-        Self { table: captured.table.clone(), extent: Extent::Whole, ids: Vec::new() }
+        Self { table: captured.table.clone(), extent: Extent::Whole, ids: Vec::new(), rowids: Vec::new() }
     }
 }
 
@@ -67,10 +70,18 @@ impl Plan {
 
     /// Whether what was remembered differs, so that it must be stored even when there is nothing to say.
     pub fn moved(&self, before: &Published) -> bool {
-        let known = |p: &Published| (p.cursor, p.canary, p.cookie, p.bases.clone());
+        let known = |p: &Published| (p.cursor, p.history, p.canary, p.cookie, p.bases.clone());
         known(&self.next) != known(before)
     }
+
+    /// Whether anything that we look at was changed since the last message: then a commit that no hook saw is explained.
+    pub fn explains_a_commit(&self, before: &Published) -> bool {
+        !self.is_empty() || self.moved(before) || self.next.stamps != before.stamps
+    }
 }
+
+/// Rows at either end of a table that is only glanced at.
+const GLANCE: i64 = 16;
 
 /// What the log holds since the last message.
 struct LogSummary {
@@ -81,29 +92,23 @@ struct LogSummary {
     ids: HashMap<i64, i64>,
 }
 
-/// Digest of a log row and of the newest milestone up to it, with which a restored backup is told from its original: the row
-/// alone may be the same in both, since keys are given out again.
+/// Digest of the last rows of the log up to `seq`, with which a restored backup is told from its original: keys are given out
+/// again, but not the random number of each row. `None` where there are none.
 fn mark(conn: &Connection, seq: i64) -> rusqlite::Result<Option<Digest>> {
-    let milestone: i64 = conn.query_row(capture::NEWEST_MILESTONE, [seq], |row| row.get(0))?;
-    let mut statement = conn.prepare("SELECT * FROM _logos_log WHERE seq IN (?1, ?2) ORDER BY seq")?;
-    let columns = statement.column_count();
+    let mut statement =
+        conn.prepare("SELECT seq, r FROM _logos_log WHERE seq > 0 AND seq <= ?1 ORDER BY seq DESC LIMIT ?2")?;
+    let mut rows = statement.query([seq, capture::REMEMBERED])?;
     let (mut hasher, mut found) = (blake3::Hasher::new(), false);
-    let mut rows = statement.query([milestone, seq])?;
     while let Some(row) = rows.next()? {
-        found = row.get::<_, i64>(0)? == seq;
-        for i in 0..columns {
-            // Columns may be added to the log later, so trailing NULLs do not count.
-            match row.get_ref(i)? {
-                rusqlite::types::ValueRef::Null => {}
-                value => drop(hasher.update(format!("{i}:{value:?};").as_bytes())),
-            }
-        }
+        found = true;
+        hasher.update(&row.get::<_, i64>(0)?.to_le_bytes());
+        hasher.update(&row.get::<_, Option<i64>>(1)?.unwrap_or(-1).to_le_bytes());
     }
     Ok(found.then(|| Digest(*hasher.finalize().as_bytes())))
 }
 
 fn read_log(conn: &Connection, cursor: i64) -> rusqlite::Result<LogSummary> {
-    let (last, mark) = log_end(conn)?;
+    let End { cursor: last, mark, .. } = log_end(conn)?;
     let mut ids = HashMap::new();
     let mut statement = conn.prepare("SELECT tbl, count(*) FROM _logos_log WHERE seq > ?1 GROUP BY tbl")?;
     let mut rows = statement.query([cursor])?;
@@ -113,11 +118,62 @@ fn read_log(conn: &Connection, cursor: i64) -> rusqlite::Result<LogSummary> {
     Ok(LogSummary { last, mark, rows: ids.values().sum(), ids })
 }
 
-/// The last row of the log, and its mark.
-pub(super) fn log_end(conn: &Connection) -> rusqlite::Result<(i64, Option<Digest>)> {
-    let last: Option<i64> = conn.query_row("SELECT max(seq) FROM _logos_log", [], |row| row.get(0))?;
-    let last = last.unwrap_or(0);
-    Ok((last, mark(conn, last)?))
+/// Where the log ends.
+pub(super) struct End {
+    /// Its last row.
+    pub cursor: i64,
+    /// Its mark.
+    pub mark: Option<Digest>,
+    /// The log's own name.
+    pub history: Option<i64>,
+}
+
+/// Looks where the log ends; a log that is not there ends before its first row.
+pub(super) fn log_end(conn: &Connection) -> rusqlite::Result<End> {
+    let history = capture::history(conn)?;
+    if history.is_none() {
+        return Ok(End { cursor: 0, mark: None, history });
+    }
+    let cursor = conn.query_row("SELECT max(seq) FROM _logos_log", [], |row| row.get(0))?;
+    Ok(End { cursor, mark: mark(conn, cursor)?, history })
+}
+
+/// Digest of what is written without any log row and is nobody's row: the statistics of ANALYZE, and tables that are not replicated
+/// (those of virtual tables that are left out, say). Of these a glance must do, since they may be large: their first and last rows.
+pub fn statistics(conn: &Connection, survey: &Survey) -> Result<Digest> {
+    let doing = || "looking at the statistics of ANALYZE".to_string();
+    let how = Reading::of(encoding(conn)?);
+    let mut names = conn
+        .prepare(&format!(
+            "SELECT name FROM sqlite_schema WHERE type = 'table' AND rootpage > 0 AND lower(name) NOT GLOB '{OURS}*' ORDER BY name"
+        ))
+        .doing(doing)?;
+    let names: Vec<String> = names.query_map([], |row| row.get(0)).and_then(Iterator::collect).doing(doing)?;
+    let mut queries = Vec::new();
+    for name in names.iter().filter(|name| !survey.captured.iter().any(|c| c.table.name == **name)) {
+        let columns = schema::column_names(conn, name).doing(doing)?;
+        for order in ["", "DESC"] {
+            let limit = if name.starts_with("sqlite_stat") { -1 } else { GLANCE };
+            let sql = format!(
+                "SELECT {} FROM main.{} AS t ORDER BY t.rowid {order} LIMIT {limit}",
+                how.list(&columns),
+                quote(name)
+            );
+            // A table without rowids has another one beside it, as far as SQLite's own modules go.
+            if conn.prepare(&sql).is_ok() {
+                queries.push((sql, columns.len()));
+            }
+        }
+    }
+    stamps::digest(conn, &how, &queries).doing(doing)
+}
+
+/// How the database stores text.
+fn encoding(conn: &Connection) -> Result<Encoding> {
+    let encoding: String =
+        conn.pragma_query_value(None, "encoding", |row| row.get(0)).doing(|| "looking at the text encoding".into())?;
+    Encoding::from_pragma(&encoding)
+        .ok_or_else(|| Error::bug(format!("the database has the unknown text encoding {encoding:?}")))
 }
 
 /// The schema and its capture as they are at a schema cookie: most messages find them as the one before did.
@@ -147,13 +203,23 @@ pub fn plan(
     conn: &Connection,
     before: &Published,
     survey: &mut Option<Survey>,
+    doubts: &Doubts,
     omitted: &mut Omitted,
     untouched: &dyn Fn(&[String]) -> bool,
 ) -> Result<Plan> {
     let doing = || "reading the log of changes".to_string();
     collation::accept_any(conn);
-    let log = read_log(conn, before.cursor).doing(doing)?;
-    check_time(conn, before, &log)?;
+    let history = capture::history(conn).doing(doing)?;
+    // Another log than the one that was read: it says nothing of what was written meanwhile.
+    let anew = (before.history != history).then(|| before.begun_anew());
+    let before = anew.as_ref().unwrap_or(before);
+    let log = match history {
+        Some(_) => read_log(conn, before.cursor).doing(doing)?,
+        None => LogSummary { last: 0, mark: None, rows: 0, ids: HashMap::new() },
+    };
+    if anew.is_none() && history.is_some() {
+        check_time(conn, before, &log)?;
+    }
     let cookie = schema::cookie(conn).doing(doing)?;
     let known = survey.take().filter(|known| known.cookie == cookie);
     let same_schema = known.is_some();
@@ -172,11 +238,9 @@ pub fn plan(
     let clash =
         |table: &str, column: &str, literal: &str| reset::may_clash(conn, table, column, literal).unwrap_or(true);
     let change = diff::change(&before.schema, objects, &evidence(before, captured, cookie), &mut own, &clash);
-    let canary = canary::read(conn).doing(doing)?;
+    let canary = canary::read(conn).unwrap_or(None);
     let vacuumed = !canary::is_armed(canary) || before.canary.is_some_and(|before| Some(before) != canary);
-    let encoding: String = conn.pragma_query_value(None, "encoding", |row| row.get(0)).doing(doing)?;
-    let encoding = Encoding::from_pragma(&encoding)
-        .ok_or_else(|| Error::bug(format!("the database has the unknown text encoding {encoding:?}")))?;
+    let encoding = encoding(conn)?;
     let how = Reading::of(encoding);
     let mut tables = Vec::new();
     let mut bases = Vec::new();
@@ -194,12 +258,12 @@ pub fn plan(
                 None => match stamps::stamp(conn, &how, shadows) {
                     Err(e) if concerns_object(&e) => {
                         omitted.meet(&captured.table.name, reason(&e), cookie);
-                        return plan(conn, before, &mut None, omitted, untouched);
+                        return plan(conn, before, &mut None, doubts, omitted, untouched);
                     }
                     other => (name.clone(), other.doing(doing)?),
                 },
             };
-            let changed = remade || former != Some(&stamp);
+            let changed = doubts.everything() || remade || former != Some(&stamp);
             tables.extend(changed.then(|| TablePlan::whole(captured)));
             stamps.push(stamp);
             continue;
@@ -207,6 +271,7 @@ pub fn plan(
         let former = change.renamed.get(&captured.table.name).unwrap_or(&captured.table.name);
         let unsure = change.unsure.contains(&captured.table.name);
         let table_plan = plan_table(captured, (&before.bases, former), &log, remade || unsure, vacuumed);
+        let table_plan = with_doubts(captured, table_plan, doubts);
         bases.extend(captured.id.filter(|_| captured.core).map(|id| Base {
             id,
             name: captured.table.name.clone(),
@@ -232,6 +297,7 @@ pub fn plan(
             position: before.position,
             cursor: log.last,
             cursor_mark: log.mark,
+            history,
             schema: objects.clone(),
             bases,
             stamps,
@@ -257,12 +323,11 @@ fn evidence(before: &Published, captured: &[Captured], cookie: i64) -> diff::Evi
     }
 }
 
-/// The log row at the cursor and its milestone are never pruned: if they are not there as they were, the database is not the
+/// The last rows of the log before the cursor are never forgotten: if they are not there as they were, the database is not the
 /// one we knew.
 fn check_time(conn: &Connection, before: &Published, log: &LogSummary) -> Result<()> {
-    let Some(expected) = before.cursor_mark else { return Ok(()) };
     let found = mark(conn, before.cursor).doing(|| "reading the log of changes".to_string())?;
-    if log.last >= before.cursor && found == Some(expected) {
+    if log.last >= before.cursor && found == before.cursor_mark {
         return Ok(());
     }
     Err(Error::resync(
@@ -302,7 +367,38 @@ fn plan_table(
         return Some(TablePlan::whole(captured));
     }
     let ids: Vec<i64> = id.into_iter().filter(|&id| written(id)).collect();
-    (!ids.is_empty()).then(|| TablePlan { table: captured.table.clone(), extent: Extent::Keys, ids })
+    (!ids.is_empty()).then(|| TablePlan {
+        table: captured.table.clone(),
+        extent: Extent::Keys,
+        ids,
+        rowids: Vec::new(),
+    })
+}
+
+/// Adds what was written past the log, as far as hooks saw it.
+fn with_doubts(captured: &Captured, plan: Option<TablePlan>, doubts: &Doubts) -> Option<TablePlan> {
+    let table = &captured.table;
+    if doubts.everything() {
+        return Some(TablePlan::whole(captured));
+    }
+    let Some(doubt) = doubts.of(&table.name) else { return plan };
+    let rowids = match doubt {
+        _ if table.rowid_names.is_empty() => None,
+        Doubt::Rows(rowids) => Some(rowids),
+        // What such a row may have replaced has its own key, so that nothing else was deleted.
+        Doubt::Bare(rowids) if table.key_is_rowid && table.unique.is_empty() => Some(rowids),
+        Doubt::Bare(_) | Doubt::Whole => None,
+    };
+    match (plan, rowids) {
+        (Some(plan), _) if plan.extent == Extent::Whole => Some(plan),
+        (_, None) => Some(TablePlan::whole(captured)),
+        (plan, Some(rowids)) => Some(TablePlan {
+            table: table.clone(),
+            extent: Extent::Keys,
+            ids: plan.map(|plan| plan.ids).unwrap_or_default(),
+            rowids: rowids.clone(),
+        }),
+    }
 }
 
 /// Whether there is a sqlite_sequence.
@@ -596,11 +692,22 @@ fn keys_sql(how: &Reading, plan: &TablePlan, selected: &[String]) -> String {
     } else {
         format!("SELECT {table_keys} FROM {} WHERE 0 UNION ALL ", quote(&table.name))
     };
+    let rowids = plan.rowids.iter().map(|rowid| format!("({rowid})")).collect::<Vec<_>>().join(",");
+    let doubted = match (plan.rowids.is_empty(), table.rowid_names.first()) {
+        (false, _) if table.key_is_rowid => format!(" UNION ALL SELECT column1 FROM (VALUES {rowids})"),
+        (false, Some(rowid)) => {
+            let (name, rowid) = (quote(&table.name), quote(rowid));
+            format!(
+                " UNION ALL SELECT {table_keys} FROM {name} WHERE {rowid} IN (SELECT column1 FROM (VALUES {rowids}))"
+            )
+        }
+        _ => String::new(),
+    };
     // A column that cannot be NULL tells a row that is there from one that is not.
     let witness = table.rowid_names.first().unwrap_or(&table.key[0]);
     format!(
         "WITH logged({log_keys}) AS ({compared}SELECT {log_keys} FROM _logos_log \
-         WHERE seq > ?1 AND seq <= ?2 AND tbl IN ({ids})) \
+         WHERE seq > ?1 AND seq <= ?2 AND tbl IN ({ids}){doubted}) \
          SELECT {keys}, t.{} IS NOT NULL, {columns} FROM (SELECT DISTINCT {log_keys} FROM logged) AS l \
          LEFT JOIN {} AS t ON {on}",
         quote(witness),

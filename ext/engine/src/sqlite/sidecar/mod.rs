@@ -24,6 +24,7 @@ use logos_log::ids::{ChannelId, Digest, MsgId, Position};
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
 use super::connection;
+use super::database::Database;
 use crate::error::{Doing, Error, Result};
 
 pub use published::{Base, Published};
@@ -145,14 +146,17 @@ impl Sidecar {
             .query_row("SELECT value FROM meta WHERE name = ?1", [name], |row| row.get(0))
             .optional()
             .doing(|| self.doing("reading"))
+            .map(Option::flatten)
     }
 
     /// A database that was copied together with its sidecar would publish under the original's identity, and the channel
     /// would have two writers. So the sidecar knows its database's path and file; one of the two must be as it was (a
-    /// renamed database keeps its file, one restored from a backup its path), or the user must say that it was moved.
-    pub fn check_home(&self, database: &Path, moved: bool) -> Result<()> {
+    /// renamed database keeps its file, one restored from a backup its path), or the user must say that it was moved. Returns
+    /// whether it is the file that it was.
+    pub fn check_home(&self, database: &Database, moved: bool) -> Result<bool> {
         let doing = || self.doing("writing");
-        let now = (database.display().to_string(), file_identity(database));
+        let (path, file) = (database.path(), database.file().map(|(device, inode)| format!("{device}:{inode}")));
+        let now = (path.display().to_string(), file);
         let before: (Option<String>, Option<String>) = (self.meta("home_path")?, self.meta("home_file")?);
         let known = before.0.is_some();
         let same = before.0.as_ref() == Some(&now.0) || (now.1.is_some() && before.1 == now.1);
@@ -160,7 +164,7 @@ impl Sidecar {
             return Err(Error::fix(
                 format!(
                     "{} looks like a copy: its sidecar belongs to {}",
-                    database.display(),
+                    path.display(),
                     before.0.unwrap_or_default()
                 ),
                 "nothing was published. For a copy, remove its sidecar (the file with -logos at its end): it then gets a channel \
@@ -168,9 +172,9 @@ impl Sidecar {
             ));
         }
         self.conn
-            .execute("INSERT OR REPLACE INTO meta VALUES('home_path', ?1), ('home_file', ?2)", (now.0, now.1))
-            .doing(doing)
-            .map(drop)
+            .execute("INSERT OR REPLACE INTO meta VALUES('home_path', ?1), ('home_file', ?2)", (&now.0, &now.1))
+            .doing(doing)?;
+        Ok(!known || before.1 == now.1)
     }
 
     /// The transport that messages were last sent to.
@@ -204,20 +208,6 @@ fn id_of(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<MsgId> {
 
 fn position_of(row: &rusqlite::Row<'_>) -> rusqlite::Result<Position> {
     Ok(Position { seq: row.get::<_, i64>(0)? as u64, digest: Digest(row.get(1)?) })
-}
-
-/// What stays with a file when it is renamed: device and inode, where there are such.
-fn file_identity(path: &Path) -> Option<String> {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::MetadataExt;
-        std::fs::metadata(path).ok().map(|m| format!("{}:{}", m.dev(), m.ino()))
-    }
-    #[cfg(not(unix))]
-    {
-        let _ = path;
-        None
-    }
 }
 
 /// Makes the file for its owner's eyes only, before SQLite opens it. One that is there already, and what SQLite keeps beside it,

@@ -2,10 +2,11 @@
 
 use logos_log::ids::{Digest, Position};
 use logos_log::payload::Settings;
-use rusqlite::{OptionalExtension, Transaction};
+use rusqlite::{Connection, OptionalExtension, Transaction};
 
 use super::{position_of, Sidecar};
 use crate::error::{Doing, Result};
+use crate::sqlite::capture;
 use crate::sqlite::schema::Object;
 
 /// What the channel has, as of the last stored message.
@@ -15,8 +16,10 @@ pub struct Published {
     pub position: Position,
     /// Highest `_logos_log.seq` whose row is in a message.
     pub cursor: i64,
-    /// Digest of that log row: a restored backup has another row, or none, in its place.
+    /// Digest of the last log rows up to it: a restored backup has others, or none, in their place.
     pub cursor_mark: Option<Digest>,
+    /// The log's own name (`capture`); `None` before the first message.
+    pub history: Option<i64>,
     /// The schema in the last message.
     pub schema: Vec<Object>,
     /// The tables whose whole content the channel has.
@@ -31,6 +34,21 @@ pub struct Published {
     pub canary: Option<i64>,
     /// `PRAGMA schema_version` at the last message, moved on by what we ourselves did to the schema since.
     pub cookie: Option<i64>,
+}
+
+impl Published {
+    /// The same, where nothing is known of what was written since: another log is in the place of the one that was read.
+    pub fn begun_anew(&self) -> Self {
+        Self {
+            cursor: 0,
+            cursor_mark: None,
+            history: None,
+            bases: Vec::new(),
+            stamps: Vec::new(),
+            cookie: None,
+            ..self.clone()
+        }
+    }
 }
 
 /// A table whose whole content the channel has.
@@ -86,8 +104,54 @@ impl Sidecar {
             _ => None,
         };
         let cursor_mark = self.meta::<Vec<u8>>("cursor_mark")?.and_then(|mark| Digest::from_slice(&mark).ok());
+        let history = self.meta("history")?;
         let (cursor, canary, cookie) = (self.meta("cursor")?.unwrap_or(0), self.meta("canary")?, self.meta("cookie")?);
-        Ok(Published { position, cursor, cursor_mark, schema, bases, stamps, sequences, settings, canary, cookie })
+        Ok(Published {
+            position,
+            cursor,
+            cursor_mark,
+            history,
+            schema,
+            bases,
+            stamps,
+            sequences,
+            settings,
+            canary,
+            cookie,
+        })
+    }
+
+    /// Whether the channel may lack something that was committed past the log.
+    pub fn is_incomplete(&self) -> Result<bool> {
+        Ok(self.meta::<i64>("incomplete")?.is_some())
+    }
+
+    /// Notes whether it may.
+    pub fn set_incomplete(&self, incomplete: bool) -> Result<()> {
+        let sql = match incomplete {
+            true => "INSERT OR REPLACE INTO meta VALUES('incomplete', 1)",
+            false => "DELETE FROM meta WHERE name = 'incomplete'",
+        };
+        self.conn.execute(sql, []).doing(|| self.doing("writing")).map(drop)
+    }
+
+    /// Whether another file than the one that was published is in its place, and without its log.
+    pub fn is_replaced(&self) -> Result<bool> {
+        Ok(self.meta::<i64>("replaced")?.is_some())
+    }
+
+    /// Whether a database has another log than the one that messages were made from, or none.
+    pub fn has_other_history(&self, conn: &Connection) -> Result<bool> {
+        let here = capture::history(conn).doing(|| "reading the log of changes".into())?;
+        Ok(self.meta::<i64>("history")?.is_some_and(|known| Some(known) != here))
+    }
+
+    /// Notes that.
+    pub fn set_replaced(&self) -> Result<()> {
+        self.conn
+            .execute("INSERT OR REPLACE INTO meta VALUES('replaced', 1)", [])
+            .doing(|| self.doing("writing"))
+            .map(drop)
     }
 
     /// Notes that the schema cookie was moved by us.
@@ -103,6 +167,7 @@ impl Sidecar {
 pub(super) fn store(tx: &Transaction<'_>, p: &Published) -> rusqlite::Result<()> {
     let mut put = tx.prepare("INSERT OR REPLACE INTO meta VALUES(?1, ?2)")?;
     put.execute(("cursor", p.cursor))?;
+    put.execute(("history", p.history))?;
     put.execute(("cursor_mark", p.cursor_mark.map(|d| d.0.to_vec())))?;
     put.execute(("canary", p.canary))?;
     put.execute(("cookie", p.cookie))?;

@@ -85,7 +85,9 @@ pub struct FoundEntry {
 
 impl Found {
     fn store(&self, tx: &Transaction<'_>, cursor: i64) -> rusqlite::Result<()> {
-        tx.execute_batch("DELETE FROM entry; DELETE FROM message; DELETE FROM meta WHERE name = 'memo'")?;
+        tx.execute_batch(
+            "DELETE FROM entry; DELETE FROM message; DELETE FROM meta WHERE name IN ('memo', 'incomplete', 'replaced')",
+        )?;
         let mut insert = tx.prepare(
             "INSERT INTO entry(n, seq, state, size, id, parent, tx) VALUES(?1, ?2, iif(?6 IS NULL, 2, 0), ?3, ?4, ?5, ?6)",
         )?;
