@@ -63,7 +63,7 @@ pub struct Captured {
 impl Captured {
     /// Whether there is nothing to do about its capture.
     pub fn is_enrolled(&self) -> bool {
-        self.intact && (self.table.is_virtual || self.table.visible.iter().all(|c| self.columns.contains(c)))
+        self.intact && (self.table.is_virtual || self.table.visible.iter().all(|c| self.columns.contains(&c.name)))
     }
 }
 
@@ -128,15 +128,20 @@ pub fn survey(conn: &Connection, objects: &mut Vec<schema::Object>, omitted: &mu
         let id = insert.map(|(_, id)| id);
         if table.key_may_be_null {
             let other = schema::table_by_rowid(conn, object)?;
-            let is_by_rowid = insert.is_some_and(|(t, id)| triggers(&other, id).iter().any(|o| o.sql == t.sql));
+            let is_by_rowid =
+                insert.is_some_and(|(t, id)| triggers(&other, id, &|_| true).iter().any(|o| o.sql == t.sql));
             if is_by_rowid || nulls.seen(conn, &table, id).doing(doing)? {
                 table = other;
             }
         }
         let (mut core, mut intact, mut replaces) = (false, false, None);
         if let Some(id) = id {
-            let wanted = triggers(&table, id);
             let has = |wanted: &Trigger| carried.iter().any(|t| t.name == wanted.name && t.sql == wanted.sql);
+            // As a rule they are as the texts alone say; asking SQLite takes longer.
+            let mut wanted = triggers(&table, id, &|_| true);
+            if !wanted.iter().all(has) {
+                wanted = triggers(&table, id, &|query| has_meaning(conn, &table, query));
+            }
             // SQLite fires the newest first, and what comes before ours may keep ours from firing.
             let oldest = carried.iter().map(|t| t.age).min();
             let newer: Vec<_> =
@@ -354,17 +359,17 @@ fn enrol_table(conn: &Connection, captured: &Captured) -> rusqlite::Result<()> {
     let replaces = captured.id.filter(|_| captured.core);
     let id = next_id(conn)?;
     conn.execute("INSERT INTO _logos_table(id, name, replaces) VALUES(?1, ?2, ?3)", (id, &table.name, replaces))?;
-    for trigger in triggers(table, id) {
+    for trigger in triggers(table, id, &|query| has_meaning(conn, table, query)) {
         conn.execute_batch(&trigger.sql)?;
     }
     let known = if captured.core { captured.columns.as_slice() } else { &[] };
-    conn.execute_batch(&columns::trigger(table, id, &columns::extended(known, &table.visible)))
+    conn.execute_batch(&columns::trigger(table, id, &columns::extended(known, &table.visible_names())))
 }
 
 /// Adds columns that came since to the list. The other triggers stay as they are, and their id.
 fn list_columns(conn: &Connection, captured: &Captured, id: i64) -> rusqlite::Result<()> {
     conn.execute_batch(&format!("DROP TRIGGER \"{OURS}{id}_{}\"", columns::ROLE))?;
-    let list = columns::extended(&captured.columns, &captured.table.visible);
+    let list = columns::extended(&captured.columns, &captured.table.visible_names());
     conn.execute_batch(&columns::trigger(&captured.table, id, &list))
 }
 
@@ -380,6 +385,18 @@ fn next_id(conn: &Connection) -> rusqlite::Result<i64> {
         [],
         |row| row.get(0),
     )
+}
+
+/// Whether SQLite can make sense of a query in which NEW is a row of the table: CREATE TRIGGER does not look at names, so it would
+/// fail with each write. Functions and collations of the application are not known here and are with its writers.
+fn has_meaning(conn: &Connection, table: &Table, query: &str) -> bool {
+    // Two rows, so that a column without NEW before it is ambiguous and not found there: a trigger has only NEW.
+    let on = quote(&table.name);
+    let checked = format!("SELECT 1 FROM main.{on} AS NEW, main.{on} AS _logos_other WHERE EXISTS ({query})");
+    match conn.prepare(&checked) {
+        Ok(_) => true,
+        Err(e) => ["no such function: ", "no such collation sequence: "].iter().any(|of| e.to_string().contains(of)),
+    }
 }
 
 /// Gives the log as many key columns as the widest key needs.

@@ -13,6 +13,7 @@ pub mod compare;
 pub mod connection;
 pub mod database;
 pub mod diff;
+pub mod expression;
 pub mod guard;
 pub mod hooks;
 pub mod hosthooks;
@@ -20,6 +21,7 @@ pub mod idle;
 pub mod left_out;
 mod modules;
 pub mod omitted;
+mod replaced;
 pub mod reset;
 pub mod role;
 pub mod schema;
@@ -29,6 +31,7 @@ pub mod snapshot;
 pub mod sqltext;
 pub mod stamps;
 mod triggers;
+pub mod unique;
 pub mod virtuals;
 
 /// Prefix of every object that is ours in a user's database.
@@ -42,4 +45,26 @@ pub fn quote(name: &str) -> String {
 /// `text` as an SQL string literal.
 pub fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
+}
+
+/// All of the conditions. In pairs, so that even very many nest less deep than the lowest limit that an application may set
+/// (SQLITE_LIMIT_EXPR_DEPTH; SQLite's own advice for untrusted input is 10).
+pub fn all_of(conditions: &[String]) -> String {
+    paired(conditions, "AND")
+}
+
+/// Any of the conditions, in the same way.
+pub fn any_of(conditions: &[String]) -> String {
+    paired(conditions, "OR")
+}
+
+fn paired(conditions: &[String], operator: &str) -> String {
+    match conditions {
+        [] => "1".into(),
+        [one] => one.clone(),
+        more => {
+            let (left, right) = more.split_at(more.len() / 2);
+            format!("({} {operator} {})", paired(left, operator), paired(right, operator))
+        }
+    }
 }

@@ -2,15 +2,17 @@
 //!
 //! Invariants
 //! - Objects of ours (`_logos_…`) and of SQLite (`sqlite_…`) are never part of the replicated schema.
-//! - The key of a table is what DESIGN calls it: INTEGER PRIMARY KEY, else the declared PRIMARY KEY, else the rowid;
-//!   where a table hides its rowid behind columns of that name, all its columns together.
+//! - The key of a table is what DESIGN calls it: INTEGER PRIMARY KEY, else the declared PRIMARY KEY (unless a UNIQUE index depends on
+//!   the rowid), else the rowid; where a table hides its rowid behind columns of that name, all its columns together.
 //! - The fingerprint depends on the objects' texts only, not on their order or on who created them.
 
 use std::collections::HashSet;
 
 use logos_log::ids::Digest;
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::Connection;
 
+use super::expression::{self, Affinity, Expression};
+use super::unique::{self, Origin, Unique};
 use super::virtuals::{self, Way};
 use super::{quote, sqltext};
 use crate::error::{Doing, Result};
@@ -203,29 +205,6 @@ pub fn fingerprint(objects: &[Object]) -> Digest {
     Digest(*hasher.finalize().as_bytes())
 }
 
-/// A UNIQUE index besides the key: where `OR REPLACE` can delete a row that no trigger sees.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unique {
-    /// Its terms.
-    pub terms: Vec<Term>,
-    /// Condition of a partial index, in the table's terms.
-    pub condition: Option<String>,
-}
-
-/// One term of a UNIQUE index.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Term {
-    /// A column, and the collation that the index compares it with.
-    Column {
-        /// Its name.
-        name: String,
-        /// Collation of the index.
-        collation: String,
-    },
-    /// An expression over the table's columns.
-    Expression(String),
-}
-
 /// A replicated table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Table {
@@ -253,11 +232,7 @@ pub struct Table {
     /// Whether the key is a declared one that may be NULL: any number of rows share such a key.
     pub key_may_be_null: bool,
     /// All columns that NEW and OLD have in a trigger.
-    pub visible: Vec<String>,
-    /// Generated columns and their expressions.
-    pub generated: Vec<(String, String)>,
-    /// Columns that may not be NULL and have a default: what REPLACE puts in the place of NULL.
-    pub defaults: Vec<(String, String)>,
+    pub visible: Vec<unique::Column>,
     /// Whether an automatic key is never given twice (AUTOINCREMENT).
     pub autoincrement: bool,
     /// UNIQUE indexes besides the key.
@@ -269,6 +244,11 @@ impl Table {
     pub fn key_indices(&self) -> Vec<usize> {
         let find = |k: &String| self.columns.iter().position(|c| c == k);
         self.key.iter().filter_map(find).collect()
+    }
+
+    /// Names of all columns that NEW and OLD have in a trigger.
+    pub fn visible_names(&self) -> Vec<String> {
+        self.visible.iter().map(|column| column.name.clone()).collect()
     }
 
     /// The INTEGER PRIMARY KEY.
@@ -297,28 +277,6 @@ struct Column {
     generated: bool,
 }
 
-impl Column {
-    /// The default as it is stored: with the affinity of the column (SQLite's datatypes, section 3.1), as far as that can change
-    /// what an expression makes of a constant.
-    fn default_of_not_null(&self) -> Option<(String, String)> {
-        let default = self.default.as_ref().filter(|_| self.not_null)?;
-        let declared = self.declared.to_uppercase();
-        let has = |words: &[&str]| words.iter().any(|word| declared.contains(word));
-        let stored = if has(&["INT"]) {
-            format!("({default})")
-        } else if has(&["CHAR", "CLOB", "TEXT"]) {
-            format!(
-                "CASE WHEN typeof({default}) IN ('integer','real') THEN CAST(({default}) AS TEXT) ELSE ({default}) END"
-            )
-        } else if has(&["REAL", "FLOA", "DOUB"]) {
-            format!("CASE typeof({default}) WHEN 'integer' THEN CAST(({default}) AS REAL) ELSE ({default}) END")
-        } else {
-            format!("({default})")
-        };
-        Some((self.name.clone(), stored))
-    }
-}
-
 /// The names of a table's columns.
 pub fn column_names(conn: &Connection, table: &str) -> rusqlite::Result<Vec<String>> {
     Ok(columns(conn, table)?.into_iter().map(|column| column.name).collect())
@@ -337,33 +295,6 @@ fn columns(conn: &Connection, table: &str) -> rusqlite::Result<Vec<Column>> {
         })
     })?;
     rows.collect()
-}
-
-struct Index {
-    name: String,
-    unique: bool,
-    origin: String,
-}
-
-fn indexes(conn: &Connection, table: &str) -> rusqlite::Result<Vec<Index>> {
-    let mut statement = conn.prepare(&format!("PRAGMA main.index_list({})", quote(table)))?;
-    let rows = statement.query_map([], |row| {
-        Ok(Index { name: row.get(1)?, unique: row.get::<_, i64>(2)? != 0, origin: row.get(3)? })
-    })?;
-    rows.collect()
-}
-
-fn index_sql(conn: &Connection, name: &str) -> rusqlite::Result<Option<Option<String>>> {
-    conn.query_row("SELECT sql FROM main.sqlite_schema WHERE type = 'index' AND name = ?1", [name], |row| row.get(0))
-        .optional()
-}
-
-/// The plain columns of an index: (column id, collation), key terms only.
-fn index_terms(conn: &Connection, name: &str) -> rusqlite::Result<Vec<(i64, Option<String>, String)>> {
-    let mut statement = conn.prepare(&format!("PRAGMA main.index_xinfo({})", quote(name)))?;
-    let rows = statement.query_map([], |row| Ok((row.get(1)?, row.get(2)?, row.get(4)?, row.get::<_, i64>(5)?)))?;
-    let all: Vec<(i64, Option<String>, String, i64)> = rows.collect::<rusqlite::Result<_>>()?;
-    Ok(all.into_iter().filter(|t| t.3 != 0).map(|t| (t.0, t.1, t.2)).collect())
 }
 
 /// Describes one table of the main database; `None` for an index over another table, which has no rows of its own.
@@ -394,14 +325,14 @@ pub fn table_by_rowid(conn: &Connection, object: &Object) -> Result<Table> {
 fn describe(conn: &Connection, object: &Object, by_rowid: bool) -> rusqlite::Result<Table> {
     let name = object.name.as_str();
     let columns = columns(conn, name)?;
-    let indexes = indexes(conn, name)?;
+    let indexes = unique::indexes(conn, name)?;
     let has_column = |alias: &str| columns.iter().any(|c| c.name.eq_ignore_ascii_case(alias));
     let mut declared: Vec<&Column> = columns.iter().filter(|c| c.pk > 0).collect();
     declared.sort_by_key(|c| c.pk);
     let pk_index = indexes.iter().find(|i| i.origin == "pk");
     // The index of a WITHOUT ROWID table's key is the table itself and has no row of its own in sqlite_schema.
     let without_rowid = match pk_index {
-        Some(index) => index_sql(conn, &index.name)?.is_none(),
+        Some(index) => unique::index_sql(conn, &index.name)?.is_none(),
         None => false,
     };
     let rowid_names: Vec<String> = if without_rowid {
@@ -411,6 +342,13 @@ fn describe(conn: &Connection, object: &Object, by_rowid: bool) -> rusqlite::Res
     };
     let writable: Vec<String> = columns.iter().filter(|c| !c.generated).map(|c| c.name.clone()).collect();
     let key_is_alias = !declared.is_empty() && pk_index.is_none();
+    let names: Vec<String> = columns.iter().map(|c| c.name.clone()).collect();
+    let unique_indexes = indexes.iter().filter(|i| i.unique);
+    let described = unique_indexes.map(|i| Ok((i, unique::describe(conn, i, &names, &rowid_names)?)));
+    let described: Vec<(&unique::Index, Unique)> = described.collect::<rusqlite::Result<_>>()?;
+    // An index whose condition reads the rowid holds the same rows on a replica only if they have the same rowids there.
+    let by_rowid =
+        by_rowid || !key_is_alias && described.iter().any(|(_, u)| u.condition.as_ref().is_some_and(|c| c.reads_rowid));
     let (key, read, key_is_hidden, sent_whole) = if !declared.is_empty() && !by_rowid {
         // Where even the rowid is out of reach, nothing tells a row whose key is NULL from one that is not there.
         let nameless =
@@ -427,26 +365,15 @@ fn describe(conn: &Connection, object: &Object, by_rowid: bool) -> rusqlite::Res
     let key_may_be_null =
         !(key_is_alias || without_rowid || key_is_hidden || sent_whole) && declared.iter().any(|c| !c.not_null);
     let key = if sent_whole { key.into_iter().take(1).collect() } else { key };
-    let mut unique = Vec::new();
-    for index in indexes.iter().filter(|i| i.unique) {
-        let described = describe_unique(conn, index)?;
-        // The key's own index may compare otherwise than its columns do; then it takes other rows for the same.
-        let plain = |t: &Term| matches!(t, Term::Column { collation, .. } if collation.eq_ignore_ascii_case("BINARY"));
-        if index.origin != "pk" || key_is_hidden || !described.terms.iter().all(plain) {
-            unique.push(described);
-        }
-    }
-    let definitions = sqltext::column_definitions(&object.sql).unwrap_or_default();
-    let expression = |c: &Column| {
-        let definition = definitions.iter().find(|d| c.generated && d.name.eq_ignore_ascii_case(&c.name))?;
-        Some((c.name.clone(), definition.generated_as()?))
-    };
+    // The key's own index may compare otherwise than its columns do; then it takes other rows for the same.
+    let plain = |u: &Unique| u.terms.iter().all(|t| t.collation.eq_ignore_ascii_case("BINARY"));
+    let besides_key = |(index, u): &(&unique::Index, Unique)| index.origin != "pk" || key_is_hidden || !plain(u);
+    let unique = described.into_iter().filter(besides_key).map(|(_, u)| u).collect();
+    let visible = visible(&object.sql, &columns, &names, key_is_alias);
     Ok(Table {
         name: name.to_string(),
         is_virtual: false,
         is_parent: false,
-        generated: columns.iter().filter_map(expression).collect(),
-        defaults: columns.iter().filter_map(Column::default_of_not_null).collect(),
         autoincrement: key_is_alias && sqltext::mentions(&object.sql, "autoincrement"),
         shadows: Vec::new(),
         columns: read,
@@ -455,26 +382,33 @@ fn describe(conn: &Connection, object: &Object, by_rowid: bool) -> rusqlite::Res
         key_is_hidden,
         key_may_be_null,
         sent_whole,
-        visible: columns.iter().map(|c| c.name.clone()).collect(),
+        visible,
         unique,
         rowid_names,
     })
 }
 
-fn describe_unique(conn: &Connection, index: &Index) -> rusqlite::Result<Unique> {
-    let text = index_sql(conn, &index.name)?.flatten().and_then(|sql| sqltext::index(&sql));
-    let mut terms = Vec::new();
-    for (position, (cid, name, collation)) in index_terms(conn, &index.name)?.into_iter().enumerate() {
-        let expression = || text.as_ref().and_then(|t| t.terms.get(position)).cloned();
-        match (name, cid) {
-            (Some(name), _) => {
-                terms.push(Term::Column { name, collation });
+/// What each column is to the UNIQUE indexes of its table.
+fn visible(sql: &str, columns: &[Column], names: &[String], key_is_alias: bool) -> Vec<unique::Column> {
+    let definitions = sqltext::column_definitions(sql).unwrap_or_default();
+    let expression = |c: &Column| {
+        let definition = definitions.iter().find(|d| d.name.eq_ignore_ascii_case(&c.name))?;
+        Some(Expression::read(&definition.generated_as()?, names, &[]))
+    };
+    let strict = sqltext::is_strict(sql);
+    let describe = |c: &Column| unique::Column {
+        name: c.name.clone(),
+        affinity: Affinity::of(&c.declared, strict),
+        origin: match &c.default {
+            _ if c.generated => Origin::Generated(expression(c)),
+            // A rowid is never NULL, whatever its default.
+            Some(default) if c.not_null && !(key_is_alias && c.pk > 0) => {
+                Origin::Default(expression::constant(default))
             }
-            (None, -1) => {} // the rowid: unique by itself, and its clash is the key's or is caught by its own term
-            (None, _) => terms.extend(expression().map(Term::Expression)),
-        }
-    }
-    Ok(Unique { terms, condition: text.and_then(|t| t.condition) })
+            _ => Origin::Given,
+        },
+    };
+    columns.iter().map(describe).collect()
 }
 
 #[cfg(test)]

@@ -350,7 +350,10 @@ fn plan_table(
     remade: bool,
     vacuumed: bool,
 ) -> Option<TablePlan> {
-    let written = |id: i64| log.ids.get(&id).is_some_and(|&n| n > 0);
+    let has_rows = |id: i64| log.ids.get(&id).is_some_and(|&n| n > 0);
+    // A mark: a row may have gone that nobody can name (`replaced`).
+    let marked = |id: i64| has_rows(-id);
+    let written = |id: i64| has_rows(id) || marked(id);
     let (id, before) = (captured.id, captured.replaces);
     let base = |id: i64| bases.iter().find(|base| base.id == id && base.name == former);
     let known = id.and_then(base);
@@ -361,6 +364,7 @@ fn plan_table(
         || !captured.core
         || !(known.is_some() || taken_over)
         || gap
+        || id.is_some_and(marked)
         || (vacuumed && captured.table.key_is_hidden)
         || (captured.table.sent_whole && id.is_some_and(written));
     if whole {
@@ -690,7 +694,7 @@ fn keys_sql(how: &Reading, plan: &TablePlan, selected: &[String]) -> String {
     let compared = if table.key_is_rowid {
         String::new()
     } else {
-        format!("SELECT {table_keys} FROM {} WHERE 0 UNION ALL ", quote(&table.name))
+        format!("SELECT {table_keys} FROM main.{} WHERE 0 UNION ALL ", quote(&table.name))
     };
     let rowids = plan.rowids.iter().map(|rowid| format!("({rowid})")).collect::<Vec<_>>().join(",");
     let doubted = match (plan.rowids.is_empty(), table.rowid_names.first()) {
@@ -706,10 +710,10 @@ fn keys_sql(how: &Reading, plan: &TablePlan, selected: &[String]) -> String {
     // A column that cannot be NULL tells a row that is there from one that is not.
     let witness = table.rowid_names.first().unwrap_or(&table.key[0]);
     format!(
-        "WITH logged({log_keys}) AS ({compared}SELECT {log_keys} FROM _logos_log \
+        "WITH _logos_logged({log_keys}) AS ({compared}SELECT {log_keys} FROM main._logos_log \
          WHERE seq > ?1 AND seq <= ?2 AND tbl IN ({ids}){doubted}) \
-         SELECT {keys}, t.{} IS NOT NULL, {columns} FROM (SELECT DISTINCT {log_keys} FROM logged) AS l \
-         LEFT JOIN {} AS t ON {on}",
+         SELECT {keys}, t.{} IS NOT NULL, {columns} FROM (SELECT DISTINCT {log_keys} FROM _logos_logged) AS l \
+         LEFT JOIN main.{} AS t ON {on}",
         quote(witness),
         quote(&table.name)
     )

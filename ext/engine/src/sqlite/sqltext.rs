@@ -23,7 +23,7 @@ pub fn index(sql: &str) -> Option<IndexText> {
         .iter()
         .position(|t| t.text.eq_ignore_ascii_case("where"))
         .and_then(|at| rest.get(at + 1))
-        .map(|first| sql[first.at..].trim().trim_end_matches(';').to_string());
+        .map(|first| sql[first.at..].trim().to_string());
     Some(IndexText { terms, condition })
 }
 
@@ -101,6 +101,12 @@ impl Definition {
         }
         None
     }
+}
+
+/// Whether a CREATE TABLE ends with the option STRICT.
+pub fn is_strict(sql: &str) -> bool {
+    let tokens = tokens(sql);
+    list(&tokens).is_some_and(|(_, close)| tokens[close..].iter().any(|t| t.text.eq_ignore_ascii_case("strict")))
 }
 
 /// The items of a CREATE TABLE's list.
@@ -274,20 +280,47 @@ fn term(sql: &str, tokens: &[Token<'_>]) -> Option<String> {
     Some(sql[first.at..last.at + last.text.len()].to_string())
 }
 
-struct Token<'a> {
+/// A word, a quoted thing or a single sign.
+pub(super) struct Token<'a> {
     at: usize,
-    text: &'a str,
+    /// As it is written.
+    pub text: &'a str,
+    /// Whether white space or a comment is before it.
+    pub follows_gap: bool,
+}
+
+impl Token<'_> {
+    /// Whether it can be a name where one is asked for: a word, or something in the quotes of names. (Keywords are words too.)
+    pub fn is_name(&self) -> bool {
+        let first = self.text.bytes().next().unwrap_or_default();
+        matches!(first, b'"' | b'`' | b'[') || (is_word(first) && !first.is_ascii_digit() && !self.is_blob())
+    }
+
+    /// The name, or the content of a string, without its quotes.
+    pub fn name(&self) -> String {
+        unquoted(self.text)
+    }
+
+    /// Whether it is a literal like x'00'.
+    pub fn is_blob(&self) -> bool {
+        matches!(self.text.as_bytes(), [b'x' | b'X', b'\'', ..])
+    }
 }
 
 /// Words, quoted things and single punctuation; white space and comments are dropped.
-fn tokens(sql: &str) -> Vec<Token<'_>> {
+pub(super) fn tokens(sql: &str) -> Vec<Token<'_>> {
     let bytes = sql.as_bytes();
-    let mut tokens = Vec::new();
+    let mut tokens: Vec<Token<'_>> = Vec::new();
     let mut at = 0;
     while at < bytes.len() {
         let end = match bytes[at] {
             b if b.is_ascii_whitespace() => {
                 at += 1;
+                continue;
+            }
+            // SQLite skips a byte order mark like white space.
+            0xef if bytes[at..].starts_with(b"\xef\xbb\xbf") => {
+                at += 3;
                 continue;
             }
             b'-' if bytes.get(at + 1) == Some(&b'-') => {
@@ -299,11 +332,13 @@ fn tokens(sql: &str) -> Vec<Token<'_>> {
                 continue;
             }
             quote @ (b'\'' | b'"' | b'`') => quoted(bytes, at, quote),
+            b'x' | b'X' if bytes.get(at + 1) == Some(&b'\'') => quoted(bytes, at + 1, b'\''),
             b'[' => sql[at..].find(']').map_or(bytes.len(), |n| at + n + 1),
             b if is_word(b) => bytes[at..].iter().position(|&b| !is_word(b)).map_or(bytes.len(), |n| at + n),
             _ => at + 1,
         };
-        tokens.push(Token { at, text: &sql[at..end] });
+        let follows_gap = tokens.last().is_some_and(|last| last.at + last.text.len() < at);
+        tokens.push(Token { at, text: &sql[at..end], follows_gap });
         at = end;
     }
     tokens
@@ -342,11 +377,6 @@ pub fn keeps_rows_from_triggers(sql: &str) -> bool {
         let raises = is(at, "raise") && is(at + 1, "(") && (is(at + 2, "ignore") || is(at + 2, "fail"));
         raises || (is(at, "or") && is(at + 1, "fail"))
     })
-}
-
-/// Whether the text may refer to a column of this name, quoted or not.
-pub fn refers_to(sql: &str, name: &str) -> bool {
-    tokens(sql).iter().any(|t| unquoted(t.text).eq_ignore_ascii_case(name))
 }
 
 #[cfg(test)]

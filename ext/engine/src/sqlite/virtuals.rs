@@ -118,8 +118,6 @@ pub fn describe(conn: &Connection, name: &str, module: &str, shadows: &[String])
         is_parent: false,
         sent_whole: false,
         visible: Vec::new(),
-        generated: Vec::new(),
-        defaults: Vec::new(),
         autoincrement: false,
         unique: Vec::new(),
         is_virtual: true,
