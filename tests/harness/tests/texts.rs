@@ -409,7 +409,7 @@ impl Run {
             5 => format!("{}.{c} IS NULL OR id > '1'", self.columns[0]),
             6 => format!("{c} > 1 AND {c} <> 'a'"),
             7 => format!("{c} IN ('a', 1)"),
-            8 => format!("{c}"),
+            8 => c.to_string(),
             _ => self.expression(),
         }
     }
