@@ -238,14 +238,14 @@ fn the_log_is_pruned_by_its_writers_and_never_starts_its_numbers_again() {
     flush(&pair.primary);
     let highest = pair.primary.int("SELECT max(seq) FROM _logos_log");
     wait_until("the log may be forgotten", || pair.primary.int("SELECT forgettable FROM _logos_state") > 5_000);
-    // No more is written than it takes to forget all of it, by a program that knows nothing of us.
+    let forgettable = pair.primary.int("SELECT forgettable FROM _logos_state");
+    // No more is written than it takes to forget all of that, by a program that knows nothing of us.
     let plain = harness::rusqlite::Connection::open(pair.primary_path()).unwrap();
     for n in 0..100 {
         plain.run(&format!("UPDATE t SET v = 'again {n}' WHERE id < 50"));
     }
-    assert!(pair.primary.int("SELECT count(*) FROM _logos_log") < 7_000);
     assert!(pair.primary.int("SELECT max(seq) FROM _logos_log") > highest);
-    assert!(pair.primary.int("SELECT min(seq) FROM _logos_log WHERE seq > 0") > 4_000);
+    assert!(pair.primary.int("SELECT min(seq) FROM _logos_log WHERE seq > 0") >= forgettable);
     pair.check();
 }
 

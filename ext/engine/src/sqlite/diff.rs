@@ -306,9 +306,13 @@ fn try_alter(
     let stays = |o: &Object| new.iter().any(|n| n.kind == o.kind && n.name == o.name);
     let carrier = |o: &Object| old.iter().find(|c| matches!(c.kind.as_str(), "table" | "view") && c.name == o.table);
     let goes_along = |o: &Object| carrier(o).is_some_and(|c| !stays(c) && !evidence.same_table.contains_key(&c.name));
-    let vanished = |o: &&Object| o.kind != "table" && !stays(o) && (o.kind == "view" || !goes_along(o));
-    for kind in ["trigger", "view", "index"] {
-        for object in old.iter().filter(|o| o.kind == kind).filter(vanished) {
+    // A trigger that goes with its table goes before any table is renamed all the same: it may name what is dropped by then, and
+    // SQLite renames nothing while a trigger does. And an index cannot be dropped once its table has another name.
+    let stays_for_now = |o: &Object| goes_along(o) && (o.kind == "index" || renamed.is_empty());
+    let vanished = |o: &&Object| !stays(o) && (o.kind == "view" || o.is_virtual() || !stays_for_now(o));
+    for kind in ["trigger", "view", "index", "table"] {
+        let of_kind = old.iter().filter(|o| o.kind == kind && (kind != "table" || o.is_virtual()));
+        for object in of_kind.filter(vanished) {
             copy.run(drop_statement(object))?;
         }
     }
