@@ -14,6 +14,7 @@
 
 use std::collections::HashMap;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension};
 
 use super::left_out::{concerns_object, reason};
@@ -393,8 +394,13 @@ fn has_meaning(conn: &Connection, table: &Table, query: &str) -> bool {
     // Two rows, so that a column without NEW before it is ambiguous and not found there: a trigger has only NEW.
     let on = quote(&table.name);
     let checked = format!("SELECT 1 FROM main.{on} AS NEW, main.{on} AS _logos_other WHERE EXISTS ({query})");
-    match conn.prepare(&checked) {
-        Ok(_) => true,
+    // "name" of a column that has gone is an error here, not a string. (Elsewhere our connections read it as SQLite does.)
+    let usual = conn.db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML).unwrap_or(true);
+    let _ = conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, false);
+    let prepared = conn.prepare(&checked).map(drop);
+    let _ = conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, usual);
+    match prepared {
+        Ok(()) => true,
         Err(e) => ["no such function: ", "no such collation sequence: "].iter().any(|of| e.to_string().contains(of)),
     }
 }

@@ -39,8 +39,6 @@ pub fn open(database: &Database) -> Result<Connection> {
     conn.pragma_update(None, "wal_autocheckpoint", 0).doing(doing)?;
     // The last to close would lock everybody out while it checkpoints.
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).doing(doing)?;
-    // "name" of a column that has gone is an error to us, not a string. (The schema's own texts are read as ever.)
-    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, false).doing(doing)?;
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false).doing(doing)?;
     conn.pragma_update(None, "foreign_keys", false).doing(doing)?;
     conn.pragma_update(None, "ignore_check_constraints", true).doing(doing)?;
