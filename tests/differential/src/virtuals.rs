@@ -31,14 +31,15 @@ impl Virtual {
         written.contains("using rtree") || (self.is_fts() && !elsewhere.iter().any(|option| written.contains(option)))
     }
 
-    /// Whether it is an index over a table that has all its columns.
+    /// Whether it is an index over a table that has all its columns, and no column that hides the rowid.
     fn fits_its_table(&self, conn: &Connection) -> bool {
         let written = self.sql.replace("conte=", "content=");
         let Some((_, rest)) = written.split_once("content='") else { return false };
         let content = rest.replace("''", "\0");
         let content = content.split('\'').next().unwrap_or_default().replace('\0', "'");
         let ordinary = "SELECT count(*) FROM pragma_table_list WHERE schema = 'main' AND name = ?1 COLLATE NOCASE \
-                        AND type = 'table' AND NOT wr";
+                        AND type = 'table' AND NOT wr AND NOT EXISTS (SELECT 1 FROM pragma_table_info(?1) c \
+                        WHERE lower(c.name) = 'rowid' AND NOT (c.pk = 1 AND lower(c.type) = 'integer'))";
         let ordinary: i64 = conn.query_row(ordinary, [content], |row| row.get(0)).unwrap();
         ordinary == 1 && !self.sql.contains("languageid") && self.is_readable(conn)
     }

@@ -212,10 +212,13 @@ impl Publisher {
         if !same_file && sidecar.has_other_history(&conn)? {
             sidecar.set_replaced()?;
         }
-        conn.execute_batch("BEGIN IMMEDIATE").map_err(|e| busy(path, &e))?;
-        let moved = capture::enrol_all(&conn)?;
-        conn.execute_batch("COMMIT").map_err(|e| busy(path, &e))?;
-        sidecar.move_cookie(moved)?;
+        // Where capture is set up already, the builder brings it up to date, while nobody has a transaction open.
+        if !capture::is_set_up(&conn).unwrap_or(false) {
+            conn.execute_batch("BEGIN IMMEDIATE").map_err(|e| busy(path, &e))?;
+            let moved = capture::enrol_all(&conn)?;
+            conn.execute_batch("COMMIT").map_err(|e| busy(path, &e))?;
+            sidecar.move_cookie(moved)?;
+        }
         let publisher = Arc::new(Self {
             database: database.clone(),
             channel,

@@ -132,12 +132,26 @@ fn columns(conn: &Connection, table: &str, generated: bool) -> rusqlite::Result<
     columns.filter_map(|column| column.map(|(name, hidden)| shown(hidden).then_some(name)).transpose()).collect()
 }
 
+/// Whether a column is the INTEGER PRIMARY KEY of its table, another name of the rowid.
+fn is_integer_key(conn: &Connection, table: &str, column: &str) -> rusqlite::Result<bool> {
+    conn.query_row(
+        "SELECT count(*) = 1 AND max(lower(type)) = 'integer' AND max(lower(name)) = lower(?2) FROM pragma_table_info(?1) WHERE pk > 0",
+        [table, column],
+        |row| row.get(0),
+    )
+    .map(|key: Option<bool>| key.unwrap_or(false))
+}
+
 impl Indexer {
     /// Whether the table has the columns that the index is made from.
     pub fn fits(&self, conn: &Connection) -> rusqlite::Result<bool> {
         let there = columns(conn, &self.content, true)?;
         let has = |name: &str| there.iter().any(|c| c.eq_ignore_ascii_case(name));
         let rowid = ["rowid", "_rowid_", "oid"].iter().any(|name| self.rowid.eq_ignore_ascii_case(name));
+        // A column called rowid hides the real one, and may hold anything; the index is then over what is no number of a row.
+        if rowid && has(&self.rowid) && !is_integer_key(conn, &self.content, &self.rowid)? {
+            return Ok(false);
+        }
         Ok((rowid || has(&self.rowid)) && columns(conn, &self.name, false)?.iter().all(|name| has(name)))
     }
 
