@@ -298,6 +298,26 @@ fn remove_takes_everything_of_ours_away_and_nothing_else() {
 }
 
 #[test]
+fn a_second_publisher_is_told_so_by_a_code_of_its_own() {
+    let dir = harness::TempDir::new();
+    let path = dir.file("primary.db");
+    let mut shell = Shell::open_with_logos(&path);
+    shell.must("CREATE TABLE t(a);");
+    shell.must(&format!("SELECT logos_publish('{}');", dir.channel()));
+    let second = open(&path);
+    let refused =
+        second.query_row("SELECT logos_publish(?1)", [dir.channel()], |row| row.get::<_, String>(0)).unwrap_err();
+    assert_eq!(refused.sqlite_error_code(), Some(harness::rusqlite::ErrorCode::DatabaseLocked), "{refused}");
+    assert!(refused.to_string().contains("another process publishes"), "{refused}");
+    // Its commits are captured all the same.
+    second.run("INSERT INTO t VALUES (7)");
+    shell.must("SELECT logos_flush(30);");
+    drop(shell);
+    let url = publish(&second, &dir.channel());
+    assert_eq!(harness::replicate(&second, &url, &dir.file("replica.db")).int("SELECT a FROM t"), 7);
+}
+
+#[test]
 fn remove_is_refused_while_another_process_publishes() {
     let pair = Pair::of(TABLES);
     flush(&pair.primary);

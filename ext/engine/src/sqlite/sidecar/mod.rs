@@ -86,7 +86,8 @@ impl Sidecar {
             Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked) => Error::fix(
                 format!("another process publishes {} already", database.display()),
                 "nothing was changed, and this process's commits are captured all the same; one publisher is enough",
-            ),
+            )
+            .with_code(rusqlite::ffi::SQLITE_LOCKED),
             _ => Err::<(), _>(e).doing(doing).err().unwrap_or_else(|| Error::bug("an error without a reason")),
         };
         conn.busy_timeout(std::time::Duration::from_millis(500)).doing(doing)?;
