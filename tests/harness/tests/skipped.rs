@@ -215,7 +215,7 @@ fn rows_replaced_while_triggers_are_switched_off_arrive() {
 }
 
 #[test]
-fn a_blob_written_in_place_is_not_captured_and_a_touch_brings_it() {
+fn a_blob_written_in_place_is_brought_by_a_touch() {
     let pair = Pair::of(
         "CREATE TABLE i(id INTEGER PRIMARY KEY, b BLOB); CREATE TABLE k(name TEXT PRIMARY KEY, b BLOB); CREATE TABLE h(b BLOB);
          INSERT INTO i VALUES (1, zeroblob(10)); INSERT INTO k VALUES ('a', zeroblob(10)); INSERT INTO h VALUES (zeroblob(10));",
@@ -226,16 +226,8 @@ fn a_blob_written_in_place_is_not_captured_and_a_touch_brings_it() {
         blob.write_at(b"inside", 2).unwrap();
         blob.close().unwrap();
     }
-    pair.run("INSERT INTO i VALUES (2, 'another')");
-    harness::pair::flush(&pair.primary);
-    let replica = harness::open(&pair.replica_path());
-    harness::pair::attach(&replica, &pair.url);
-    assert_eq!(
-        replica.texts(
-            "SELECT sum(b = zeroblob(10)) FROM (SELECT b FROM i UNION ALL SELECT b FROM k UNION ALL SELECT b FROM h)"
-        ),
-        ["3"]
-    );
+    // No trigger tells of it. Where it is seen at all, as a commit that nothing explains, the tables are sent whole.
+    assert_eq!(pair.primary.int("SELECT count(*) FROM _logos_log WHERE seq > 0"), 0);
     pair.run("SELECT logos_touch('i', 1), logos_touch('k', 'a'), logos_touch('h', 1)");
     pair.check();
 }
