@@ -298,6 +298,25 @@ fn remove_takes_everything_of_ours_away_and_nothing_else() {
 }
 
 #[test]
+fn tools_that_drop_our_tables_break_nothing_for_good_and_remove_leaves_no_trace() {
+    let pair = Pair::of(TABLES);
+    pair.check();
+    pair.run("DROP TABLE _logos_log; DROP TABLE _logos_table; DROP TABLE _logos_canary; DROP TABLE _logos_state");
+    let made_again = "SELECT count(*) FROM sqlite_schema WHERE name = '_logos_prune'";
+    wait_until("our tables are there again", || pair.primary.int(made_again) == 1);
+    pair.run("INSERT INTO t VALUES (70, 'made again')");
+    pair.check();
+    pair.run("DELETE FROM _logos_log; DELETE FROM _logos_table; DELETE FROM _logos_state");
+    pair.run("INSERT INTO t VALUES (71, 'emptied')");
+    pair.check();
+    pair.run("SELECT logos_stop(); DROP TABLE _logos_log; DROP TABLE _logos_table; DROP TABLE _logos_canary; DROP TABLE _logos_state");
+    pair.run("SELECT logos_remove()");
+    let plain = harness::rusqlite::Connection::open(pair.primary_path()).unwrap();
+    plain.run("INSERT INTO t VALUES (72, 'without us')");
+    assert_eq!(pair.primary.int("SELECT count(*) FROM sqlite_schema WHERE name LIKE '\\_logos\\_%' ESCAPE '\\'"), 0);
+}
+
+#[test]
 fn a_second_publisher_is_told_so_by_a_code_of_its_own() {
     let dir = harness::TempDir::new();
     let path = dir.file("primary.db");

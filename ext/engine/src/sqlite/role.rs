@@ -7,6 +7,7 @@ use logos_log::chain::Chain;
 use logos_log::ids::{ChannelId, Digest, MsgId, Position};
 use rusqlite::{Connection, OptionalExtension};
 
+use super::OURS;
 use crate::error::{Doing, Result};
 use crate::fork;
 
@@ -56,7 +57,8 @@ pub fn role(conn: &Connection) -> Result<Role> {
     if names.iter().any(|n| n == "_logos_replica") {
         return Ok(Role::Replica(Box::new(standing(conn).doing(doing)?)));
     }
-    Ok(if names.iter().any(|n| n == "_logos_log") { Role::Primary } else { Role::Plain })
+    // Whatever of ours is left: a tool may have dropped some of it.
+    Ok(if names.iter().any(|n| n.starts_with(OURS)) { Role::Primary } else { Role::Plain })
 }
 
 fn standing(conn: &Connection) -> rusqlite::Result<Standing> {
