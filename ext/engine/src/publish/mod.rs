@@ -51,7 +51,7 @@ const HANDOVER: Duration = Duration::from_secs(10);
 /// How long transactions keep us from writing before the status says so: what most of them take is no news.
 const HELD_UP_NEWS: Duration = Duration::from_secs(5);
 
-/// How long `logos_publish` waits for that.
+/// How long `logos_publish` waits until the builder has looked at the database once, and closed its file again.
 const FIRST_REST: Duration = Duration::from_millis(250);
 
 /// When the application closes its last connection: how long the builder may take to finish what it is at, and to end then.

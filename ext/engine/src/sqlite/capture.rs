@@ -39,8 +39,7 @@ const PRUNE: &str = "CREATE TRIGGER \"_logos_prune\" AFTER INSERT ON \"_logos_lo
 const TABLES: &str = "
     CREATE TABLE IF NOT EXISTS _logos_log(seq INTEGER PRIMARY KEY, tbl INTEGER, r INTEGER DEFAULT (random() & 32767), k0);
     CREATE TABLE IF NOT EXISTS _logos_table(id INTEGER PRIMARY KEY, name TEXT, replaces INTEGER);
-    CREATE TABLE IF NOT EXISTS _logos_state(id INTEGER PRIMARY KEY CHECK (id = 1), format INTEGER, forgettable INTEGER,
-        home BLOB, channel TEXT);
+    CREATE TABLE IF NOT EXISTS _logos_state(id INTEGER PRIMARY KEY CHECK (id = 1), format INTEGER, forgettable INTEGER);
     INSERT OR IGNORE INTO _logos_log(seq, tbl, k0) VALUES(0, 0, random());
     INSERT OR IGNORE INTO _logos_state(id, format, forgettable) VALUES(1, 2, 0);";
 

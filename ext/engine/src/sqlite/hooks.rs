@@ -131,8 +131,6 @@ pub struct Signal {
     pub seq: AtomicI64,
     /// Commits seen.
     pub commits: AtomicU64,
-    /// Log rows seen.
-    pub rows: AtomicU64,
     /// Connections whose hooks could not be taken.
     pub untaken: AtomicU64,
     /// What commits wrote besides captured tables.
@@ -348,7 +346,6 @@ impl Context {
         }
         self.signal.seq.fetch_max(seen.seq, Ordering::AcqRel);
         self.signal.commits.fetch_add(1, Ordering::Relaxed);
-        self.signal.rows.fetch_add(seen.rows, Ordering::Relaxed);
         self.signal.add_doubts(seen.doubts);
         self.signal.notify();
     }

@@ -98,7 +98,8 @@ impl Background {
         doing: &dyn Fn() -> String,
         change: impl FnOnce(&Connection) -> Result<()>,
     ) -> Result<bool> {
-        // A wal-index may have come or gone with the journal mode; this looks, and ends at once.
+        // Somebody may have set another journal mode: only a connection that reads finds out, and opens the wal-index.
+        schema::cookie(&self.conn).doing(doing)?;
         let wal = connection::journal_mode(&self.conn).doing(doing)? == "wal";
         let locks = match (wal, &self.methods) {
             (true, Some(methods)) => match ReadLocks::take(&self.conn, methods) {

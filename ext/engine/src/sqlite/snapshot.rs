@@ -41,8 +41,6 @@ pub struct Plan {
     encoding: Encoding,
     /// What the channel has after it (its position is still the old one).
     pub next: Published,
-    /// Log rows read for it.
-    pub log_rows: i64,
     from: i64,
 }
 
@@ -87,7 +85,6 @@ const GLANCE: i64 = 16;
 struct LogSummary {
     last: i64,
     mark: Option<Digest>,
-    rows: i64,
     /// Rows an id.
     ids: HashMap<i64, i64>,
 }
@@ -115,7 +112,7 @@ fn read_log(conn: &Connection, cursor: i64) -> rusqlite::Result<LogSummary> {
     while let Some(row) = rows.next()? {
         ids.insert(row.get::<_, i64>(0)?, row.get::<_, i64>(1)?);
     }
-    Ok(LogSummary { last, mark, rows: ids.values().sum(), ids })
+    Ok(LogSummary { last, mark, ids })
 }
 
 /// Where the log ends.
@@ -215,7 +212,7 @@ pub fn plan(
     let before = anew.as_ref().unwrap_or(before);
     let log = match history {
         Some(_) => read_log(conn, before.cursor).doing(doing)?,
-        None => LogSummary { last: 0, mark: None, rows: 0, ids: HashMap::new() },
+        None => LogSummary { last: 0, mark: None, ids: HashMap::new() },
     };
     if anew.is_none() && history.is_some() {
         check_time(conn, before, &log)?;
@@ -291,7 +288,6 @@ pub fn plan(
         settings: (before.settings != Some(settings)).then_some(settings),
         sequences: (before.sequences != sequences).then(|| sequences.clone()),
         encoding,
-        log_rows: log.rows,
         from: before.cursor,
         next: Published {
             position: before.position,
