@@ -13,7 +13,7 @@ use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError, TryLockE
 use std::time::{Duration, Instant};
 
 use crate::fork;
-use crate::publish::Publisher;
+use crate::publish::{Publisher, Standby};
 use crate::replica::Follower;
 use crate::sqlite::api::Host;
 use crate::sqlite::database::Database;
@@ -25,6 +25,7 @@ struct Registry {
     connections: HashMap<usize, Option<Database>>,
     signals: HashMap<Database, Arc<Signal>>,
     publishers: HashMap<Database, Arc<Publisher>>,
+    standbys: HashMap<Database, Arc<Standby>>,
     /// Publishers that were told to end; while they live they hold the sidecar.
     retired: HashMap<Database, Weak<Publisher>>,
     followers: HashMap<Database, Arc<Follower>>,
@@ -46,6 +47,7 @@ fn registry() -> MutexGuard<'static, Registry> {
             // The threads stayed in the parent; dropping their handles here would join or signal what is not there.
             registry.publishers.drain().for_each(|(_, p)| std::mem::forget(p));
             registry.followers.drain().for_each(|(_, f)| std::mem::forget(f));
+            registry.standbys.clear();
             registry.retired.clear();
             registry.closing.clear();
         }
@@ -123,9 +125,15 @@ pub fn close(database: &Database, conn: Background) {
 /// A connection closes. When it was the last of its database in this process, publisher and follower let go of the file before
 /// this returns, and end by themselves.
 pub fn forget(host: Host) {
-    let mut registry = registry();
-    let listed = registry.connections.remove(&(host.as_ptr() as usize));
+    let listed = registry().connections.remove(&(host.as_ptr() as usize));
     let Some(database) = listed.flatten() else { return };
+    let is_last = || !registry().connections.values().any(|l| l.as_ref() == Some(&database));
+    if !is_last() {
+        return;
+    }
+    // Before the publisher, which it may be just about to start.
+    remove_standby(&database).iter().for_each(|standby| standby.end());
+    let mut registry = registry();
     if registry.connections.values().any(|l| l.as_ref() == Some(&database)) {
         return;
     }
@@ -144,6 +152,32 @@ pub fn forget(host: Host) {
 /// The publisher of a database.
 pub fn publisher(database: &Database) -> Option<Arc<Publisher>> {
     registry().publishers.get(database).cloned()
+}
+
+/// Whether this process publishes a database, or stands by for that.
+pub fn is_for_publishing(database: &Database) -> bool {
+    let registry = registry();
+    registry.publishers.contains_key(database) || registry.standbys.contains_key(database)
+}
+
+/// Whoever stands by for a database.
+pub fn standby(database: &Database) -> Option<Arc<Standby>> {
+    registry().standbys.get(database).cloned()
+}
+
+/// Lists who stands by, unless another call was quicker: then that one is returned.
+pub fn add_standby(database: &Database, standby: Arc<Standby>) -> Arc<Standby> {
+    registry().standbys.entry(database.clone()).or_insert(standby).clone()
+}
+
+/// Takes who stands by off the list.
+pub fn remove_standby(database: &Database) -> Option<Arc<Standby>> {
+    registry().standbys.remove(database)
+}
+
+/// All that stand by.
+pub fn standbys() -> Vec<Arc<Standby>> {
+    registry().standbys.values().cloned().collect()
 }
 
 /// Lists a publisher, unless another call was quicker: then that one is returned.

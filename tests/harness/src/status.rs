@@ -26,8 +26,9 @@ pub struct Status {
 pub fn status(conn: &Connection) -> Vec<Status> {
     let mut statement = conn
         .prepare(
-            "SELECT channel, database, role, state, position, accepted_position, lag_messages, lag_bytes, messages,
-                    bytes, error, hint, coalesce(warnings, '') FROM logos_status",
+            "SELECT coalesce(channel, ''), database, role, state, position, accepted_position, coalesce(lag_messages, 0),
+                    coalesce(lag_bytes, 0), coalesce(messages, 0), coalesce(bytes, 0), error, hint, coalesce(warnings, '')
+               FROM logos_status",
         )
         .unwrap();
     let rows = statement.query_map([], |row| {

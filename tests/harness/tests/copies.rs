@@ -226,8 +226,8 @@ fn a_primary_restored_from_an_older_copy_is_noticed_and_publishes_nothing() {
             continue;
         }
         // The other: a new channel.
-        primary.run("SELECT logos_stop()");
-        fs::remove_file(sidecar(&path)).unwrap();
+        assert!(said.contains("SELECT logos_remove()"), "{said}");
+        primary.run("SELECT logos_remove()");
         let new = publish(&primary, &dir.channel());
         assert_ne!(new, url);
         let fresh = replicate(&primary, &new, &dir.file("fresh.db"));

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use harness::pair::{attach, flush, try_attach};
+use harness::status::messages;
 use harness::{assert_equal, open, wait_until, Pair, Shell, Sql};
 
 const TABLES: &str = "
@@ -75,6 +76,21 @@ fn a_writer_in_another_process_is_noticed_without_a_call() {
         wait_until("the shell's row reaches the following replica", || {
             replica.texts(&format!("SELECT v FROM t WHERE id = {n}")) == ["from the shell"]
         });
+    }
+}
+
+/// When nobody has committed for a while the publisher closes the file, and looks at it from outside. What is written just then may
+/// be in the files before anybody can see it.
+#[test]
+fn a_commit_that_comes_just_when_the_file_is_let_go_is_noticed() {
+    let pair = Pair::of(TABLES);
+    flush(&pair.primary);
+    let mut shell = Shell::open(&pair.primary_path());
+    for n in 100..130 {
+        std::thread::sleep(std::time::Duration::from_millis(80 + n % 10 * 4));
+        let before = messages(&pair.primary).len();
+        shell.must(&format!("INSERT INTO t VALUES ({n}, 'from the shell');"));
+        wait_until("it is in a message", || messages(&pair.primary).len() > before);
     }
 }
 

@@ -27,6 +27,7 @@ use crate::registry;
 use crate::sqlite::api::{self, Commits};
 use crate::sqlite::capture::{self, Captured};
 use crate::sqlite::database::{Database, Footprint};
+use crate::sqlite::home::Home;
 use crate::sqlite::hooks::Doubts;
 use crate::sqlite::idle::Background;
 use crate::sqlite::omitted::Omitted;
@@ -245,7 +246,11 @@ impl<'p> Builder<'p> {
     fn park(&mut self) {
         let footprint = self.publisher.database.footprint();
         let Some(conn) = &self.conn else { return };
-        // Whatever is committed after the footprint was taken changes it.
+        // Whatever is committed later changes the files. But what a commit writes is there, and maybe being synced, before anybody
+        // can see the commit: its transaction is open as long.
+        if !footprint.is_settled() || !conn.is_nobody_in_transaction() {
+            return;
+        }
         if conn.pragma_query_value(None, "data_version", |row| row.get(0)).ok() != self.data_version {
             return;
         }
@@ -404,7 +409,17 @@ impl<'p> Builder<'p> {
         }
         // Until all is done, it is tried again soon, also if nothing is committed meanwhile.
         self.schema_version = None;
-        if !capture::is_set_up(self.conn()?).unwrap_or(false) && !self.write(capture::set_up)? {
+        let home = Home::of(self.publisher.channel, &self.publisher.database);
+        let conn = self.conn()?;
+        let set_up = capture::is_set_up(conn).unwrap_or(false);
+        let at_home = set_up && Home::noted(conn).is_ok_and(|noted| noted.as_ref() == Some(&home));
+        let make = |conn: &Connection| {
+            if !set_up {
+                capture::set_up(conn)?;
+            }
+            home.note(conn).doing(|| "noting the channel".into())
+        };
+        if !at_home && !self.write(make)? {
             return Ok(false);
         }
         // What the survey looks at is as old as this, or newer: then the cookie shows it at the next look.

@@ -15,9 +15,11 @@
 mod builder;
 mod resync;
 mod sender;
+mod standby;
 
 pub use builder::remove_from;
 pub use resync::resync;
+pub use standby::Standby;
 
 use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
@@ -33,16 +35,17 @@ use serde::{Deserialize, Serialize};
 use crate::channel::logos::WriteOptions;
 use crate::channel::{Author, Store, Url};
 use crate::entry::State;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Doing, Error, Kind, Result};
 use crate::fork;
 use crate::patience::Patience;
 use crate::registry;
 use crate::sqlite::collation::StandIns;
 use crate::sqlite::database::Database;
+use crate::sqlite::home::Home;
 use crate::sqlite::hooks::Signal;
 use crate::sqlite::idle::{self, Background};
 use crate::sqlite::role::{self, Role};
-use crate::sqlite::sidecar::{Backlog, MessageRow, Sidecar};
+use crate::sqlite::sidecar::{self, Backlog, MessageRow, Sidecar};
 use crate::sqlite::{capture, connection};
 
 /// How long a publisher that was told to end is waited for before another takes over. Its threads look at every step.
@@ -68,6 +71,9 @@ pub struct Options {
     pub journal: Journal,
     /// Least time from one message to the next, in milliseconds; commits gather meanwhile.
     pub batch_ms: Option<u64>,
+    /// Where another process publishes this database already: stand by, and go on when that ends or dies.
+    #[serde(default)]
+    pub standby: bool,
     /// The database was moved here together with its sidecar, and the original is gone.
     #[serde(default)]
     pub moved: bool,
@@ -94,6 +100,21 @@ pub enum Journal {
 /// Milliseconds since 1970.
 pub fn now_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64)
+}
+
+/// Publishes a database, or stands by where the options allow it and another process publishes it. Returns the channel's URL.
+pub fn publish(database: &Database, url: &Url, options: &Options) -> Result<String> {
+    let stand_by = || Standby::start(database, url, options).map(|standby| standby.url());
+    if options.standby && registry::publisher(database).is_none() && sidecar::is_held(database.path()) {
+        return stand_by();
+    }
+    if let Some(standby) = registry::remove_standby(database) {
+        standby.end();
+    }
+    match Publisher::start(database, url, options.clone()) {
+        Err(e) if options.standby && e.code == Some(rusqlite::ffi::SQLITE_LOCKED) => stand_by(),
+        started => started.map(|publisher| publisher.url()),
+    }
 }
 
 /// One database being published by this process.
@@ -183,6 +204,15 @@ impl Publisher {
     /// Puts the database under capture and starts publishing it; for one that is published already, nothing but a check
     /// that the channel is the same. The caller has no transaction open.
     pub fn start(database: &Database, url: &Url, options: Options) -> Result<Arc<Self>> {
+        let publisher = Self::begin(database, url, options)?;
+        // An application that opens its file now, and sets another journal mode as it does each time, finds nobody in its way.
+        let rested = |p: &Progress| (p.rested || p.builder_done || p.builder.is_some()).then_some(Ok(()));
+        let _ = publisher.wait_until(&Patience::of(FIRST_REST), rested);
+        Ok(publisher)
+    }
+
+    /// The same, without a look at how it begins.
+    fn begin(database: &Database, url: &Url, options: Options) -> Result<Arc<Self>> {
         database.check_in_place()?;
         // One that has ended by itself is replaced, not answered for.
         if let Some(publisher) = registry::publisher(database).filter(|publisher| !publisher.has_ended()) {
@@ -192,7 +222,7 @@ impl Publisher {
         // The one before may still be at its farewell, with the sidecar in its hands. What it has not sent, we send.
         registry::former_publishers(database).iter().for_each(|former| former.stop(HANDOVER));
         prepare(database, &options)?;
-        let sidecar = match Sidecar::open(path) {
+        let sidecar = match Sidecar::open(path, || may_begin(database)) {
             // Two threads may both have come here; the one that lost finds the winner's publisher.
             Err(e) => return registry::publisher(database).ok_or(e),
             Ok(sidecar) => sidecar,
@@ -215,7 +245,7 @@ impl Publisher {
         // Where capture is set up already, the builder brings it up to date, while nobody has a transaction open.
         if !capture::is_set_up(&conn).unwrap_or(false) {
             conn.execute_batch("BEGIN IMMEDIATE").map_err(|e| busy(path, &e))?;
-            let moved = capture::enrol_all(&conn)?;
+            let moved = capture::enrol_all(&conn, &Home::of(channel, database))?;
             conn.execute_batch("COMMIT").map_err(|e| busy(path, &e))?;
             sidecar.move_cookie(moved)?;
         }
@@ -237,18 +267,16 @@ impl Publisher {
         let publisher = registry::add_publisher(database, publisher);
         builder::spawn(publisher.clone(), conn)?;
         sender::spawn(publisher.clone())?;
-        // An application that opens its file now, and sets another journal mode as it does each time, finds nobody in its way.
-        let rested = |p: &Progress| (p.rested || p.builder_done || p.builder.is_some()).then_some(Ok(()));
-        let _ = publisher.wait_until(&Patience::of(FIRST_REST), rested);
         Ok(publisher)
     }
 
     /// Another call of `logos_publish`, from another connection maybe: the same channel, and no other options.
     fn check_same(&self, url: &Url, options: &Options) -> Result<()> {
         if url.transport == self.url.transport && url.channel.is_none_or(|id| id == self.channel) {
-            let options = Options { moved: self.options.moved, ..options.clone() };
-            return match options == self.options || options == (Options { moved: options.moved, ..Options::default() })
-            {
+            // What only matters at the start is no difference.
+            let Options { moved, standby, .. } = self.options;
+            let options = Options { moved, standby, ..options.clone() };
+            return match options == self.options || options == (Options { moved, standby, ..Options::default() }) {
                 true => Ok(()),
                 false => Err(Error::fix(
                     format!("{} is being published already, with other options", self.path().display()),
@@ -563,6 +591,21 @@ fn prepare(database: &Database, options: &Options) -> Result<()> {
         Journal::Keep => Ok(()),
         Journal::Wal => connection::switch_to_wal(&conn, path),
     }
+}
+
+/// A sidecar is missing or empty. Where the file says that it was published from here, a new identity would leave everybody who
+/// follows it behind; a copy elsewhere gets a channel of its own.
+fn may_begin(database: &Database) -> Result<()> {
+    let noted = Home::noted(&connection::open(database)?).doing(|| "looking for the former channel".into())?;
+    let Some(noted) = noted.filter(|noted| noted.is_same_place(&Home::of(noted.channel, database))) else {
+        return Ok(());
+    };
+    let path = database.path().display();
+    Err(Error::fix(
+        format!("{path} was published on channel {}, and its sidecar {path}-logos, which has the key to it, is missing or empty", noted.channel),
+        "nothing was changed; put the sidecar back where it was. If it is lost, nobody can go on with that channel: SELECT logos_remove(), \
+         then logos_publish begins a new one, which its replicas must be attached to anew",
+    ))
 }
 
 /// A database goes on where it was. Another folder, or the same under another name, must have what was sent; where nothing was

@@ -14,7 +14,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Publisher;
+use super::{publish, Publisher};
 use crate::channel::logos::reconfigured;
 use crate::error::{Doing, Error, Result};
 use crate::registry;
@@ -51,9 +51,9 @@ pub fn resync(publisher: Arc<Publisher>) -> Result<String> {
     registry::remove_publisher(&database);
     drop(publisher);
     // The home was checked when publishing began, and may have been said to be another one.
-    let publisher = Publisher::start(&database, &url, options);
+    let published = publish(&database, &url, &options);
     let found = found?;
-    publisher?;
+    published?;
     Ok(match found.differing.as_slice() {
         [] => format!("{}: all {} tables are as the channel has them", found.published.position, found.tables),
         some => format!(
@@ -110,8 +110,8 @@ fn read_channel(publisher: &Publisher, scratch: &Database) -> Result<ChannelRead
     if puller.is_amid_message() {
         return Err(Error::fix(
             format!("channel {} ends in the middle of a message, whose rest was never sent", publisher.channel),
-            "nothing was changed; let the other writer finish it, or remove the sidecar (the file with -logos at its end) and \
-             publish again: that starts a new channel",
+            "nothing was changed; let the other writer finish it, or SELECT logos_remove(): then \
+             logos_publish begins a new channel",
         ));
     }
     let position = puller.position();

@@ -138,9 +138,9 @@ fn publish(ctx: &Context<'_>) -> Result<Value> {
     let database = database_of(host)?;
     let url = Url::parse(&text(ctx, 0, "the channel")?)?;
     let json = if ctx.len() > 1 { Some(text(ctx, 1, "the options")?) } else { None };
-    let publisher = Publisher::start(&database, &url, options(json.as_deref())?)?;
+    let url = publish::publish(&database, &url, &options(json.as_deref())?)?;
     load::take_hooks(host);
-    Ok(Value::Text(publisher.url()))
+    Ok(Value::Text(url))
 }
 
 /// The publisher of the caller's database.
@@ -151,6 +151,14 @@ fn publisher(ctx: &Context<'_>) -> Result<std::sync::Arc<Publisher>> {
         return Ok(publisher);
     }
     not_a_replica(ctx)?;
+    if registry::standby(&database).is_some() {
+        return Err(Error::fix(
+            format!("{} is published by another process, and this one stands by", database.path().display()),
+            "nothing was lost: what is committed here is captured, and published there. Only the process that publishes knows how far \
+             that has come; this one will when it takes over",
+        )
+        .with_code(rusqlite::ffi::SQLITE_LOCKED));
+    }
     Err(Error::fix(
         format!("{} is not being published by this process", database.path().display()),
         "nothing was lost; SELECT logos_publish('dir:…') first (again after each start of the application)",
@@ -327,6 +335,10 @@ fn resync(ctx: &Context<'_>) -> Result<Value> {
 /// Ends whatever this process runs for the database. Returns what that was.
 fn stop_all(database: &Database) -> Vec<&'static str> {
     let mut stopped = Vec::new();
+    if let Some(standby) = registry::remove_standby(database) {
+        standby.end();
+        stopped.push("standby");
+    }
     if let Some(publisher) = registry::remove_publisher(database) {
         publisher.stop(PATIENCE);
         stopped.push("publisher");

@@ -201,13 +201,14 @@ fn attach(host: Host) -> Result<()> {
     Ok(())
 }
 
-/// Takes the hooks of a connection if its file is being published: the one place that does, called when a connection is opened or
+/// Takes the hooks of a connection if its file is being published, or may be soon: the one place that does, called when a connection is opened or
 /// loads us, and in calls of ours on it. Those of other connections are left alone; their commits are found by polling.
 pub(super) fn take_hooks(host: Host) {
-    let Some(publisher) = registry::database(host).and_then(|database| registry::publisher(&database)) else { return };
+    let Some(database) = registry::database(host).filter(registry::is_for_publishing) else { return };
+    let signal = registry::signal(&database);
     // SAFETY: SQLite is calling us on this connection, and `leave` gives the hooks back when it closes.
-    if !unsafe { hosthooks::take(host, publisher.signal()) } {
-        publisher.signal().untaken.fetch_add(1, Ordering::Relaxed);
+    if !unsafe { hosthooks::take(host, &signal) } {
+        signal.untaken.fetch_add(1, Ordering::Relaxed);
     }
 }
 

@@ -10,6 +10,7 @@ use std::borrow::Cow;
 use std::ffi::{c_int, CStr};
 use std::marker::PhantomData;
 use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::path::Path;
 use std::sync::Arc;
 
 use rusqlite::types::Value;
@@ -27,8 +28,10 @@ use crate::registry;
 use crate::replica::{Follower, Options, Puller};
 use crate::sqlite::api::{host_version, Host};
 use crate::sqlite::apply::Applied;
+use crate::sqlite::database::Database;
+use crate::sqlite::home::Home;
 use crate::sqlite::role::{self, Role};
-use crate::sqlite::{connection, idle};
+use crate::sqlite::{connection, idle, sidecar};
 
 type Row = Vec<Value>;
 
@@ -373,7 +376,7 @@ const STATUS: &CStr = c"CREATE TABLE x(channel TEXT, database TEXT, role TEXT, s
     accepted_position TEXT, lag_messages INTEGER, lag_bytes INTEGER, messages INTEGER, bytes INTEGER, error TEXT, \
     hint TEXT, warnings TEXT, sqlite TEXT, final_position TEXT, requests INTEGER)";
 
-fn status_rows(_host: Host) -> Result<Vec<Row>> {
+fn status_rows(host: Host) -> Result<Vec<Row>> {
     let fault = |error: Option<Error>| match error {
         Some(e) => [text(e.message), text(e.hint)],
         None => [Value::Null, Value::Null],
@@ -427,7 +430,32 @@ fn status_rows(_host: Host) -> Result<Vec<Row>> {
             Value::Integer(r.requests as i64),
         ]);
     }
+    let bare = |channel: Option<String>, path: &Path, state, error| {
+        let mut row =
+            vec![channel.map_or(Value::Null, text), text(path.display().to_string()), text("primary"), text(state)];
+        row.resize(16, Value::Null);
+        let [error, hint] = fault(error);
+        (row[10], row[11], row[13]) = (error, hint, text(host_version()));
+        row
+    };
+    rows.extend(registry::standbys().iter().map(|s| bare(Some(s.url()), s.path(), "standby", s.error())));
+    if let Some((database, channel, state)) = seen_from_outside(host) {
+        rows.push(bare(channel, database.path(), state, None));
+    }
     Ok(rows)
+}
+
+/// What the caller's own file, and the lock of its sidecar, say of a publisher that is not in this process.
+fn seen_from_outside(host: Host) -> Option<(Database, Option<String>, &'static str)> {
+    let database = registry::database(host).filter(|database| !registry::is_for_publishing(database))?;
+    // SAFETY: SQLite calls us on this connection, so it is open for the whole call; this `Connection` does not own it.
+    let caller = unsafe { Connection::from_handle(host.as_ptr()) }.ok()?;
+    if role::role(&caller).ok()? != Role::Primary {
+        return None;
+    }
+    let noted = Home::noted(&caller).ok()?.filter(|noted| noted.is_same_place(&Home::of(noted.channel, &database)));
+    let state = if sidecar::is_held(database.path()) { "elsewhere" } else { "stopped" };
+    Some((database, noted.map(|home| home.channel.to_string()), state))
 }
 
 const LOG: &CStr = c"CREATE TABLE x(seq INTEGER, position TEXT, id TEXT, parent TEXT, state TEXT, slot INTEGER, \

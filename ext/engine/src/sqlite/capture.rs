@@ -17,6 +17,7 @@ use std::collections::HashMap;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension};
 
+use super::home::Home;
 use super::left_out::{concerns_object, reason};
 use super::omitted::Omitted;
 use super::schema::{self, Table};
@@ -28,7 +29,7 @@ use crate::error::{Doing, Error, Result};
 pub(super) const REMEMBERED: i64 = 16;
 
 /// The version of our tables in a database.
-const FORMAT: i64 = 2;
+const FORMAT: i64 = 3;
 
 /// Deletes at most four times as many rows as were logged since it last did, so that a long log shrinks while its writers
 /// notice nothing.
@@ -39,9 +40,15 @@ const PRUNE: &str = "CREATE TRIGGER \"_logos_prune\" AFTER INSERT ON \"_logos_lo
 const TABLES: &str = "
     CREATE TABLE IF NOT EXISTS _logos_log(seq INTEGER PRIMARY KEY, tbl INTEGER, r INTEGER DEFAULT (random() & 32767), k0);
     CREATE TABLE IF NOT EXISTS _logos_table(id INTEGER PRIMARY KEY, name TEXT, replaces INTEGER);
-    CREATE TABLE IF NOT EXISTS _logos_state(id INTEGER PRIMARY KEY CHECK (id = 1), format INTEGER, forgettable INTEGER);
+    CREATE TABLE IF NOT EXISTS _logos_state(id INTEGER PRIMARY KEY CHECK (id = 1), format INTEGER, forgettable INTEGER,
+        channel TEXT, path TEXT, file TEXT);
     INSERT OR IGNORE INTO _logos_log(seq, tbl, k0) VALUES(0, 0, random());
-    INSERT OR IGNORE INTO _logos_state(id, format, forgettable) VALUES(1, 2, 0);";
+    INSERT OR IGNORE INTO _logos_state(id, format, forgettable) VALUES(1, 3, 0);";
+
+/// From format 2 to 3.
+const UPGRADE: &str = "
+    ALTER TABLE _logos_state ADD COLUMN channel TEXT; ALTER TABLE _logos_state ADD COLUMN path TEXT;
+    ALTER TABLE _logos_state ADD COLUMN file TEXT; UPDATE _logos_state SET format = 3;";
 
 /// One replicated table and what is known of its capture.
 #[derive(Debug, Clone)]
@@ -288,6 +295,10 @@ pub fn set_up(conn: &Connection) -> Result<()> {
         remove(conn).doing(doing)?;
     }
     conn.execute_batch(TABLES).doing(doing)?;
+    let state = "SELECT count(*) FROM pragma_table_info('_logos_state')";
+    if conn.query_row(state, [], |row| row.get::<_, i64>(0)).doing(doing)? == 3 {
+        conn.execute_batch(UPGRADE).doing(doing)?;
+    }
     conn.execute_batch(&format!("DROP TRIGGER IF EXISTS \"_logos_prune\"; {PRUNE}")).doing(doing)?;
     canary::arm(conn).doing(doing)
 }
@@ -333,12 +344,13 @@ pub fn enrol(conn: &Connection, captured: &Captured) -> Result<Option<String>> {
 
 /// Puts everything under capture that is not. The caller has an open write transaction. Returns how far that moved the schema
 /// cookie, which is not the application's doing.
-pub fn enrol_all(conn: &Connection) -> Result<i64> {
+pub fn enrol_all(conn: &Connection, home: &Home) -> Result<i64> {
     let cookie = || schema::cookie(conn).doing(|| "setting up capture".into());
     let before = cookie()?;
     if !is_set_up(conn).unwrap_or(false) {
         set_up(conn)?;
     }
+    home.note(conn).doing(|| "setting up capture".into())?;
     let mut objects = schema::read(conn)?;
     let captured = survey(conn, &mut objects, &mut Omitted::default())?;
     // Where it cannot be done, the builder finds that out too, and says so.

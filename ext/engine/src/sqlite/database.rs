@@ -133,7 +133,17 @@ impl Database {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Footprint([Option<(u64, Option<std::time::SystemTime>)>; 2]);
 
+/// What files are changed at is told in steps, of four milliseconds as a rule: two changes in one step look the same.
+const STEP: std::time::Duration = std::time::Duration::from_millis(20);
+
 impl Footprint {
+    /// Whether the files were last changed some time ago, so that the next change shows.
+    pub fn is_settled(&self) -> bool {
+        let now = std::time::SystemTime::now();
+        let since = |at| now.duration_since(at).unwrap_or_else(|later| later.duration());
+        self.0.iter().flatten().filter_map(|(_, changed)| *changed).all(|at| since(at) > STEP)
+    }
+
     /// Whether there is a write-ahead log with something in it.
     pub fn has_log(&self) -> bool {
         self.0[1].as_ref().is_some_and(|log| log.0 > 0)

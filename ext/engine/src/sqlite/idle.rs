@@ -92,6 +92,12 @@ impl Background {
         let _ = self.conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, !does);
     }
 
+    /// Whether nobody, in any process, has a transaction open in this moment. (Without WAL, whoever commits keeps us from reading.)
+    pub fn is_nobody_in_transaction(&self) -> bool {
+        let wal = connection::journal_mode(&self.conn).is_ok_and(|mode| mode == "wal");
+        !wal || self.methods.as_ref().is_some_and(|methods| ReadLocks::take(&self.conn, methods).is_some())
+    }
+
     /// Runs `change` in a short write transaction if nobody has a transaction open. Returns whether that was so.
     pub fn when_idle(
         &self,

@@ -15,6 +15,7 @@ pub mod database;
 pub mod diff;
 pub mod expression;
 pub mod guard;
+pub mod home;
 pub mod hooks;
 pub mod hosthooks;
 pub mod idle;

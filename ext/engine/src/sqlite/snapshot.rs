@@ -333,7 +333,7 @@ fn check_time(conn: &Connection, before: &Published, log: &LogSummary) -> Result
         ),
         "nothing was published from the older state, and the channel keeps the newer one. If a backup was restored on \
          purpose, SELECT logos_resync(): it compares the database with the channel and undoes there what only the channel has. \
-         Or remove the sidecar (the file with -logos at its end) and publish again: that starts a new channel",
+         Or SELECT logos_remove(): then logos_publish begins a new channel",
     ))
 }
 

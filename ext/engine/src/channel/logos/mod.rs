@@ -111,8 +111,8 @@ pub fn reconfigured(channel: ChannelId, which: &str) -> Error {
             "channel {channel} was reconfigured with the key of this database by another program: configuration {which} is the link \
              that the next entry would have to follow"
         ),
-        "nothing is lost and the changes stay in this database, but this channel cannot be continued: remove the sidecar (the file \
-         with -logos at its end) and publish again, which starts a new channel",
+        "nothing is lost and the changes stay in this database, but this channel cannot be continued: SELECT logos_remove(), \
+         then logos_publish begins a new one",
     )
 }
 

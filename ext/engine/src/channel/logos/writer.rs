@@ -111,8 +111,8 @@ impl LogosWriter {
                 let keys = state.keys.iter().map(PublicKey::to_string).collect::<Vec<_>>().join(", ");
                 Err(Error::fix(
                     format!("channel {} belongs to {keys}, and not to the key of this database alone", self.channel),
-                    "nothing was sent and nothing is lost; somebody took the channel's id or its keys were changed: remove the \
-                     sidecar (the file with -logos at its end) and publish again, which starts a new channel",
+                    "nothing was sent and nothing is lost; somebody took the channel's id or its keys were changed: \
+                     SELECT logos_remove(), then logos_publish begins a new channel",
                 ))
             }
             _ => Ok(()),

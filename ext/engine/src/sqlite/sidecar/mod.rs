@@ -18,10 +18,11 @@ mod sending;
 mod storing;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use logos_log::crypto::SigningKey;
 use logos_log::ids::{ChannelId, Digest, MsgId, Position};
-use rusqlite::{Connection, OpenFlags, OptionalExtension};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
 
 use super::connection;
 use super::database::Database;
@@ -75,22 +76,36 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
+/// Whether another process publishes a database: then nobody else can read its sidecar.
+pub fn is_held(database: &Path) -> bool {
+    let Ok(conn) = connection::open_flags(&path_of(database), OpenFlags::SQLITE_OPEN_READ_WRITE) else { return false };
+    let look = conn.busy_timeout(Duration::ZERO).and_then(|()| conn.prepare("SELECT 1 FROM sqlite_schema")?.exists([]));
+    look.is_err_and(|e| matches!(e.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)))
+}
+
 impl Sidecar {
-    /// Opens the sidecar of `database`, making it with a fresh key when there is none.
-    pub fn open(database: &Path) -> Result<Self> {
+    /// Opens the sidecar of `database`. Where there is none, or an empty one, it is made with a fresh key if `may_begin` allows it.
+    pub fn open(database: &Path, may_begin: impl Fn() -> Result<()>) -> Result<Self> {
         let path = path_of(database);
         let doing = || format!("opening the sidecar {}", path.display());
+        if std::fs::metadata(&path).map_or(0, |found| found.len()) == 0 {
+            // Where it may not, nothing is left behind.
+            may_begin()?;
+        }
         create_private(&path)?;
         let conn = connection::open_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
-        let held = |e: rusqlite::Error| match e.sqlite_error_code() {
-            Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked) => Error::fix(
+        let held = |e: rusqlite::Error| {
+            match e.sqlite_error_code() {
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Error::fix(
                 format!("another process publishes {} already", database.display()),
-                "nothing was changed, and this process's commits are captured all the same; one publisher is enough",
+                "nothing was changed, and this process's commits are captured and published by that one; to go on when it ends, publish \
+                 with {\"standby\": true}",
             )
             .with_code(rusqlite::ffi::SQLITE_LOCKED),
             _ => Err::<(), _>(e).doing(doing).err().unwrap_or_else(|| Error::bug("an error without a reason")),
+        }
         };
-        conn.busy_timeout(std::time::Duration::from_millis(500)).doing(doing)?;
+        conn.busy_timeout(Duration::from_millis(500)).doing(doing)?;
         conn.execute_batch(
             "PRAGMA locking_mode = EXCLUSIVE; PRAGMA synchronous = FULL; PRAGMA auto_vacuum = INCREMENTAL;",
         )
@@ -100,6 +115,7 @@ impl Sidecar {
             .map_err(held)?;
         let version: i64 = conn.pragma_query_value(None, "user_version", |row| row.get(0)).doing(doing)?;
         if version == 0 {
+            may_begin()?;
             let mut seed = [0; 32];
             getrandom::fill(&mut seed).map_err(|e| {
                 Error::fix(
@@ -125,7 +141,7 @@ impl Sidecar {
         let seed: [u8; 32] = seed.try_into().map_err(|_| {
             Error::fix(
                 format!("the signing key in {} is damaged", path.display()),
-                "nothing was changed; restore the sidecar from a backup, or move it away to publish on a new channel",
+                "nothing was changed; restore the sidecar from a backup. If there is none, SELECT logos_remove(): then logos_publish begins a new channel",
             )
         })?;
         // Somebody who moves the file may leave its write-ahead log behind; the identity must not be in there.
