@@ -21,6 +21,9 @@ use crate::value::{self, Value, ValueRef};
 /// Bytes of the plain header: kind 1, encoding 1, seq 8, previous 32, time 8, schema 32.
 pub const HEADER_BYTES: usize = 82;
 
+/// A flag beside the text encoding.
+const INCOMPLETE: u8 = 0x80;
+
 /// zstd's own default; higher levels cost the publisher more than they save the channel.
 const ZSTD_LEVEL: i32 = 3;
 
@@ -73,6 +76,8 @@ pub struct Header {
     pub kind: Kind,
     /// Encoding of the primary's text.
     pub encoding: Encoding,
+    /// Whether the publisher calls what the channel has after this message incomplete: something may have been committed past its log.
+    pub incomplete: bool,
     /// Sequence number, the same as in its parts.
     pub seq: u64,
     /// Digest of the payload before; zero for the first.
@@ -89,7 +94,8 @@ impl Header {
         bytes[0] = match self.kind {
             Kind::Changes => 1,
         };
-        bytes[1] = Encoding::ALL.iter().find(|(_, e, _)| *e == self.encoding).map_or(1, |(code, _, _)| *code);
+        bytes[1] = Encoding::ALL.iter().find(|(_, e, _)| *e == self.encoding).map_or(1, |(code, _, _)| *code)
+            | if self.incomplete { INCOMPLETE } else { 0 };
         bytes[2..10].copy_from_slice(&self.seq.to_le_bytes());
         bytes[10..42].copy_from_slice(&self.previous.0);
         bytes[42..50].copy_from_slice(&self.time_ms.to_le_bytes());
@@ -110,9 +116,10 @@ impl Header {
             },
             encoding: Encoding::ALL
                 .iter()
-                .find(|(code, _, _)| *code == bytes[1])
+                .find(|(code, _, _)| *code == bytes[1] & !INCOMPLETE)
                 .map(|(_, e, _)| *e)
                 .ok_or_else(|| corrupt(1, format!("text encoding {} does not exist", bytes[1])))?,
+            incomplete: bytes[1] & INCOMPLETE != 0,
             seq: u64::from_le_bytes(number(2)),
             previous: Digest::from_slice(&bytes[10..42])?,
             time_ms: i64::from_le_bytes(number(42)),
@@ -491,6 +498,7 @@ mod tests {
         Header {
             kind: Kind::Changes,
             encoding: Encoding::Utf8,
+            incomplete: false,
             seq: 3,
             previous: Digest([7; 32]),
             time_ms: 1_760_000_000_000,

@@ -61,6 +61,7 @@ fn header() -> Header {
     Header {
         kind: Kind::Changes,
         encoding: Encoding::Utf8,
+        incomplete: false,
         seq: 1,
         previous: Digest::ZERO,
         time_ms: 1_795_000_000_000,

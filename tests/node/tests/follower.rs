@@ -31,6 +31,7 @@ fn message_with(statements: &[&str], after: &str) -> Vec<u8> {
     let header = Header {
         kind: Kind::Changes,
         encoding: Encoding::Utf8,
+        incomplete: false,
         seq: after.seq + 1,
         previous: after.digest,
         time_ms: 0,

@@ -133,6 +133,8 @@ struct Builder<'p> {
     doubts: Doubts,
     /// The count of commits in the last snapshot, where it is known, and what explains commits that log nothing.
     count: Option<Commits>,
+    /// Whether the connection was opened anew since.
+    reopened: bool,
     statistics: Option<Digest>,
     /// Commits that hooks had announced when a snapshot was last taken.
     hooked: u64,
@@ -176,6 +178,7 @@ impl<'p> Builder<'p> {
             forgettable: 0,
             doubts: Doubts::default(),
             count: None,
+            reopened: false,
             statistics: None,
             hooked: 0,
             suspect,
@@ -237,7 +240,7 @@ impl<'p> Builder<'p> {
         let mode = connection::journal_mode(&conn).doing(|| "looking at the journal mode".into())?;
         let asked_for = self.publisher.options.journal == Journal::Keep || mode == "wal";
         self.other_journal = (!asked_for).then_some(mode);
-        (self.conn, self.parked, self.data_version) = (Some(conn), None, None);
+        (self.conn, self.parked, self.data_version, self.reopened) = (Some(conn), None, None, true);
         self.warn();
         Ok(())
     }
@@ -533,6 +536,23 @@ impl<'p> Builder<'p> {
         Ok(())
     }
 
+    /// While we had the file closed, maybe nobody had it open, and counting began anew. The log says how many commits there were.
+    fn follow_count(&mut self, now: Option<Commits>) {
+        if !std::mem::replace(&mut self.reopened, false) {
+            return;
+        }
+        let Some((before, now)) = self.count.zip(now) else { return };
+        let Some(commits) = self.conn.as_ref().and_then(|conn| api::commits_between(conn, before, now)) else { return };
+        if now.count.wrapping_sub(before.count) == commits {
+            return;
+        }
+        if now.count < commits {
+            // Some of them came before, under other numbers.
+            self.publisher.signal.ledger().forget();
+        }
+        self.count = Some(before.counted_anew(now.count.saturating_sub(commits)));
+    }
+
     /// The tables, besides captured ones, that were written to since the last snapshot; `None` if there was a commit that no hook
     /// of ours saw whole.
     fn written(&self, count: Option<Commits>) -> Option<BTreeSet<String>> {
@@ -554,6 +574,7 @@ impl<'p> Builder<'p> {
         // What the snapshot shows, the hooks have told before it could be committed.
         self.doubts.add(self.publisher.signal.take_doubts());
         self.bypassed.extend(self.doubts.tables().cloned());
+        self.follow_count(count);
         let written = self.written(count);
         let stored = loop {
             if let Some(stored) = self.build(count, asked, written.as_ref())? {
@@ -589,6 +610,8 @@ impl<'p> Builder<'p> {
             self.doubts.doubt_everything();
             plan = self.plan(written)?;
         }
+        // Replicas do not call healthy what the status here does not.
+        plan.call_incomplete(self.suspect && !self.doubts.everything(), &self.published);
         self.seen = plan.next.cursor;
         if plan.is_empty() && !plan.moved(&self.published) {
             return Ok(Some(false));

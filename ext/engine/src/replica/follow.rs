@@ -50,6 +50,7 @@ struct State {
     bytes: i64,
     error: Option<Error>,
     warnings: Vec<String>,
+    incomplete: bool,
 }
 
 /// What `logos_status` shows of a replica.
@@ -117,6 +118,7 @@ impl Follower {
                 s.bookmark = puller.bookmark().to_string();
                 s.requests = puller.requests();
                 s.warnings = puller.left_out().to_vec();
+                s.incomplete = puller.is_incomplete();
             }
             match outcome {
                 Ok(applied) => {
@@ -220,11 +222,19 @@ impl Follower {
 
     /// What `logos_status` shows.
     pub fn report(&self) -> Report {
-        let s = self.state().clone();
+        let mut s = self.state().clone();
+        if s.incomplete {
+            s.warnings.push(
+                "its primary says that what the channel has may be incomplete (something was committed there that its log does not show); \
+                 SELECT logos_resync() there sends what is missing"
+                    .into(),
+            );
+        }
         let state = match &s.error {
             Some(e) if e.waits => "waiting",
             Some(e) if e.kind == Kind::Retry => "offline",
             Some(_) => "refused",
+            None if s.incomplete => "incomplete",
             None if s.following => "following",
             None => "attached",
         };

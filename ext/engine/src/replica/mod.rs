@@ -181,6 +181,11 @@ impl Puller {
         &self.left_out
     }
 
+    /// Whether its primary says that what the channel has may be incomplete.
+    pub fn is_incomplete(&self) -> bool {
+        self.standing.incomplete
+    }
+
     /// Requests made to a node so far.
     pub fn requests(&self) -> u64 {
         self.reader.requests()
@@ -331,11 +336,11 @@ impl Puller {
         let mut joined = std::mem::replace(&mut self.joined, Joined::new());
         joined.pieces.seek(SeekFrom::Start(0)).doing(doing)?;
         let position = Position { seq, digest: Digest(*joined.hasher.finalize().as_bytes()) };
-        let after = Standing { position, chain: self.chain.clone(), bookmark, url: self.standing.url.clone() };
+        let after = Standing { position, chain: self.chain.clone(), bookmark, ..self.standing.clone() };
         let message =
             Message { after: &after, previous: self.standing.position, payload: BufReader::new(joined.pieces) };
         let (header, counts) = apply::apply(&mut self.conn, message)?;
-        self.standing = after;
+        self.standing = Standing { incomplete: header.incomplete, ..after };
         self.keep_collations()?;
         self.left_out = left_out::warnings(&self.conn)?;
         Ok(Applied {

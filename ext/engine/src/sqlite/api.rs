@@ -147,13 +147,24 @@ impl Sync {
     }
 }
 
-/// The count of commits that a file keeps itself; only differences mean something.
+/// The count of commits that a file keeps itself; only differences mean something. That of the wal-index begins anew when it is made
+/// again, which whoever opens the file does if nobody had it open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Commits {
     /// Whether it is that of the wal-index; the other one is in the file's header.
     pub wal: bool,
     /// The count.
     pub count: u32,
+    /// Which write-ahead log it is of, and how many frames that has: zeros without one.
+    salts: [u32; 2],
+    frames: u32,
+}
+
+impl Commits {
+    /// The same moment under another number.
+    pub fn counted_anew(self, count: u32) -> Self {
+        Self { count, ..self }
+    }
 }
 
 /// Where the versions are in a database's header, and the change counter six bytes behind (SQLite's file format, section 1.3).
@@ -170,12 +181,12 @@ pub fn commits(conn: &Connection) -> Option<Commits> {
     }
     let [write, read, _, _, _, _, counter @ ..] = header;
     if (write, read) == (1, 1) {
-        return Some(Commits { wal: false, count: u32::from_be_bytes(counter) });
+        return Some(Commits { wal: false, count: u32::from_be_bytes(counter), salts: [0; 2], frames: 0 });
     }
     let mut page: *mut std::ffi::c_void = ptr::null_mut();
     // SAFETY: the file is open, and its methods have this one if their version says so. The file is in WAL mode, so SQLite has mapped
     // the first part of the wal-index, which begins with two copies of its header; asked for again, it is handed out. Others write
-    // there, so it is read as volatile. The count is the third word (SQLite's WAL format, section 2.1).
+    // there, so it is read as volatile. The words are those of SQLite's WAL format, section 2.1.
     unsafe {
         let methods = (*file).pMethods;
         let map = if (*methods).iVersion >= 2 { (*methods).xShmMap } else { None };
@@ -184,9 +195,39 @@ pub fn commits(conn: &Connection) -> Option<Commits> {
             return None;
         }
         let words = page.cast::<u32>();
-        let (first, second) = (words.add(2).read_volatile(), words.add(12 + 2).read_volatile());
-        (first == second).then_some(Commits { wal: true, count: first })
+        let copy = |at: usize| {
+            let word = |n: usize| words.add(at + n).read_volatile();
+            Commits { wal: true, count: word(2), salts: [word(8), word(9)], frames: word(4) }
+        };
+        let (first, second) = (copy(0), copy(12));
+        (first == second).then_some(first)
     }
+}
+
+/// The commits between two counts of one file, as its write-ahead log has them; `None` where the log was begun anew in between.
+pub fn commits_between(conn: &Connection, from: Commits, to: Commits) -> Option<u32> {
+    /// Sizes of the log's header and of a frame's, and where the latter says how large a commit leaves the database (SQLite's file
+    /// format, sections 4.1 and 4.2): zero in a frame that ends no commit.
+    const LOG_HEADER: i64 = 32;
+    const FRAME_HEADER: i64 = 24;
+    const SIZE_AT: i64 = 4;
+    if !(from.wal && to.wal) || from.salts != to.salts || from.frames > to.frames {
+        return None;
+    }
+    let page: i64 = conn.pragma_query_value(None, "page_size", |row| row.get(0)).ok()?;
+    let log = file(conn, ffi::SQLITE_FCNTL_JOURNAL_POINTER).filter(|_| from.frames < to.frames);
+    let mut commits = 0;
+    for frame in i64::from(from.frames)..i64::from(to.frames) {
+        let (log, mut size) = (log?, [0; 4]);
+        let at = LOG_HEADER + frame * (FRAME_HEADER + page) + SIZE_AT;
+        // SAFETY: `file` checked that the file is open; the buffer is as long as what is asked for.
+        let rc = unsafe { (*(*log).pMethods).xRead.map(|read| read(log, size.as_mut_ptr().cast(), 4, at)) };
+        if rc != Some(ffi::SQLITE_OK) {
+            return None;
+        }
+        commits += u32::from(size != [0; 4]);
+    }
+    Some(commits)
 }
 
 /// A file of the main database, if it is open.

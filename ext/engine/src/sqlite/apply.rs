@@ -126,7 +126,8 @@ fn apply_without<R: BufRead>(
     if !vacuumed {
         canary::arm(&tx).doing(applying)?;
     }
-    store_standing(&tx, message.after).doing(applying)?;
+    let after = Standing { incomplete: header.incomplete, ..message.after.clone() };
+    store_standing(&tx, &after).doing(applying)?;
     crate::fault::point("apply.before_commit");
     tx.commit().doing(applying)?;
     crate::fault::point("apply.done");

@@ -12,7 +12,7 @@ use super::canary;
 use super::capture::{self, Captured};
 use super::omitted::Omitted;
 use super::sidecar::{Base, Published};
-use super::{left_out, quote, schema, snapshot, stamps};
+use super::{left_out, quote, role, schema, snapshot, stamps};
 use crate::error::{Doing, Result};
 
 /// What a comparison found.
@@ -71,6 +71,7 @@ fn within_snapshot(primary: &Connection, replica: &Connection, position: Positio
             // Nobody compares the rows of virtual tables: they are sent whole.
             stamps: Vec::new(),
             settings: Some(settings),
+            incomplete: role::position(replica)?.is_some_and(|standing| standing.incomplete),
             canary: canary::read(primary).doing(doing)?,
             // What is sent as equal was compared: nothing that happened before matters.
             cookie: Some(cookie),

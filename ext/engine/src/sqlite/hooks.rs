@@ -114,7 +114,8 @@ impl Doubts {
     pub fn covered(&mut self, snapshot: Option<Commits>) {
         self.everything = false;
         let landed = match self.after.zip(snapshot) {
-            Some((before, now)) => now.wal == before.wal && now.count > before.count,
+            // Where it is less, counting began anew, and that is later too.
+            Some((before, now)) => now.wal == before.wal && now.count != before.count,
             None => self.once_more,
         };
         if landed {

@@ -22,12 +22,20 @@ pub struct Standing {
     pub bookmark: String,
     /// URL of the channel as it was last attached.
     pub url: String,
+    /// Whether the last message called what the channel has incomplete.
+    pub incomplete: bool,
 }
 
 impl Standing {
     /// Before the first message.
     pub fn start(channel: ChannelId, url: &str) -> Self {
-        Self { position: Position::START, chain: Chain::new(channel), bookmark: String::new(), url: url.to_string() }
+        Self {
+            position: Position::START,
+            chain: Chain::new(channel),
+            bookmark: String::new(),
+            url: url.to_string(),
+            incomplete: false,
+        }
     }
 }
 
@@ -62,19 +70,21 @@ pub fn role(conn: &Connection) -> Result<Role> {
 }
 
 fn standing(conn: &Connection) -> rusqlite::Result<Standing> {
-    conn.query_row("SELECT channel, seq, digest, tip, entries, bookmark, url FROM _logos_replica", [], |row| {
-        let seq = row.get::<_, i64>(1)? as u64;
+    conn.query_row("SELECT * FROM _logos_replica", [], |row| {
+        let seq = row.get::<_, i64>("seq")? as u64;
         Ok(Standing {
-            position: Position { seq, digest: Digest(row.get(2)?) },
+            position: Position { seq, digest: Digest(row.get("digest")?) },
             chain: Chain {
-                channel: ChannelId(row.get(0)?),
-                tip: MsgId(row.get(3)?),
-                entries: row.get::<_, i64>(4)? as u64,
+                channel: ChannelId(row.get("channel")?),
+                tip: MsgId(row.get("tip")?),
+                entries: row.get::<_, i64>("entries")? as u64,
                 seq: seq + 1,
                 index: 0,
             },
-            bookmark: row.get(5)?,
-            url: row.get(6)?,
+            bookmark: row.get("bookmark")?,
+            url: row.get("url")?,
+            // A former build had no such column.
+            incomplete: row.get("incomplete").unwrap_or(false),
         })
     })
 }
@@ -83,11 +93,15 @@ fn standing(conn: &Connection) -> rusqlite::Result<Standing> {
 pub(super) fn store_standing(tx: &Connection, standing: &Standing) -> rusqlite::Result<()> {
     tx.execute_batch(
         "CREATE TABLE IF NOT EXISTS _logos_replica(id INTEGER PRIMARY KEY CHECK (id = 1), channel BLOB, seq INTEGER, \
-         digest BLOB, tip BLOB, entries INTEGER, bookmark TEXT, url TEXT)",
+         digest BLOB, tip BLOB, entries INTEGER, bookmark TEXT, url TEXT, incomplete INTEGER)",
     )?;
+    let has = "SELECT count(*) FROM pragma_table_info('_logos_replica') WHERE name = 'incomplete'";
+    if tx.query_row(has, [], |row| row.get::<_, i64>(0))? == 0 {
+        tx.execute_batch("ALTER TABLE _logos_replica ADD COLUMN incomplete INTEGER")?;
+    }
     let s = standing;
     tx.execute(
-        "INSERT OR REPLACE INTO _logos_replica VALUES(1, ?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        "INSERT OR REPLACE INTO _logos_replica VALUES(1, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
         rusqlite::params![
             &s.chain.channel.0[..],
             s.position.seq as i64,
@@ -95,7 +109,8 @@ pub(super) fn store_standing(tx: &Connection, standing: &Standing) -> rusqlite::
             &s.chain.tip.0[..],
             s.chain.entries as i64,
             s.bookmark,
-            s.url
+            s.url,
+            s.incomplete
         ],
     )
     .map(drop)

@@ -39,6 +39,8 @@ pub struct Plan {
     sequences: Option<Vec<(String, i64)>>,
     /// How text is encoded.
     encoding: Encoding,
+    /// Whether it says of the channel what was not so before: that it may be incomplete, or is not any more.
+    news_of_doubt: bool,
     /// What the channel has after it (its position is still the old one).
     pub next: Published,
     from: i64,
@@ -63,7 +65,17 @@ impl TablePlan {
 impl Plan {
     /// Whether there is nothing to say.
     pub fn is_empty(&self) -> bool {
-        self.statements.is_empty() && self.tables.is_empty() && self.settings.is_none() && self.sequences.is_none()
+        self.statements.is_empty()
+            && self.tables.is_empty()
+            && self.settings.is_none()
+            && self.sequences.is_none()
+            && !self.news_of_doubt
+    }
+
+    /// Has the message say whether what the channel has after it may be incomplete; if that is news, it is something to say.
+    pub fn call_incomplete(&mut self, incomplete: bool, before: &Published) {
+        self.next.incomplete = incomplete;
+        self.news_of_doubt = before.incomplete != incomplete;
     }
 
     /// Whether what was remembered differs, so that it must be stored even when there is nothing to say.
@@ -288,6 +300,7 @@ pub fn plan(
         settings: (before.settings != Some(settings)).then_some(settings),
         sequences: (before.sequences != sequences).then(|| sequences.clone()),
         encoding,
+        news_of_doubt: false,
         from: before.cursor,
         next: Published {
             position: before.position,
@@ -299,6 +312,7 @@ pub fn plan(
             stamps,
             sequences,
             settings: Some(settings),
+            incomplete: before.incomplete,
             canary,
             cookie: Some(cookie),
         },
@@ -457,6 +471,7 @@ pub fn write<W: Write>(
     let header = Header {
         kind: Kind::Changes,
         encoding: plan.encoding,
+        incomplete: plan.next.incomplete,
         seq,
         previous,
         time_ms,

@@ -104,6 +104,12 @@ impl Ledger {
         }
     }
 
+    /// Counting began anew: nothing is known of what was before.
+    pub fn forget(&mut self) {
+        self.stretches.clear();
+        self.written.clear();
+    }
+
     fn stretch_with(&self, commit: u32) -> Option<u32> {
         let (&first, &last) = self.stretches.range(..=commit).next_back()?;
         (commit <= last).then_some(first)

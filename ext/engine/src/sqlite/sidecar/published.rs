@@ -30,6 +30,8 @@ pub struct Published {
     pub stamps: Vec<(String, Digest)>,
     /// Settings in the last message; `None` before the first.
     pub settings: Option<Settings>,
+    /// Whether the last message called what the channel has incomplete.
+    pub incomplete: bool,
     /// The canary's rowid at the last message.
     pub canary: Option<i64>,
     /// `PRAGMA schema_version` at the last message, moved on by what we ourselves did to the schema since.
@@ -116,6 +118,7 @@ impl Sidecar {
             stamps,
             sequences,
             settings,
+            incomplete: self.meta::<bool>("told_incomplete")?.unwrap_or(false),
             canary,
             cookie,
         })
@@ -169,6 +172,7 @@ pub(super) fn store(tx: &Transaction<'_>, p: &Published) -> rusqlite::Result<()>
     put.execute(("cursor", p.cursor))?;
     put.execute(("history", p.history))?;
     put.execute(("cursor_mark", p.cursor_mark.map(|d| d.0.to_vec())))?;
+    put.execute(("told_incomplete", p.incomplete))?;
     put.execute(("canary", p.canary))?;
     put.execute(("cookie", p.cookie))?;
     if let Some(settings) = p.settings {
