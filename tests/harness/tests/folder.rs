@@ -288,6 +288,32 @@ fn several_databases_share_a_folder_and_what_sync_tools_leave_there_is_ignored()
     assert_equal(&other, &replica);
 }
 
+#[test]
+fn a_replica_goes_on_with_its_own_channel_when_others_come_into_the_folder_and_it_is_not_named() {
+    let pair = Pair::of(TABLE);
+    flush(&pair.primary);
+    let replica = open(&pair.replica_path());
+    attach(&replica, &pair.dir.channel());
+    let other = open(&pair.dir.file("other.db"));
+    other.run("CREATE TABLE u(x)");
+    publish(&other, &pair.dir.channel());
+    flush(&other);
+    pair.run("INSERT INTO t VALUES (2, 'two')");
+    flush(&pair.primary);
+    assert_eq!(try_attach(&replica, &pair.dir.channel(), FOLLOW).unwrap().len(), 1);
+    assert_equal(&pair.primary, &replica);
+    assert_eq!(status_of(&replica, &pair.replica_path()).unwrap().channel, pair.url);
+    // Nor with the only one that is there, if that is another.
+    replica.run("SELECT logos_stop()");
+    let folder = Path::new(pair.url.strip_prefix("dir:").unwrap());
+    let away = pair.dir.file("away");
+    fs::rename(folder, &away).unwrap();
+    let error = try_attach(&replica, &pair.dir.channel(), None).unwrap_err().to_string();
+    assert!(error.contains("is not there") && error.contains(folder.to_str().unwrap()), "{error}");
+    fs::rename(&away, folder).unwrap();
+    attach(&replica, &pair.dir.channel());
+}
+
 fn preload(dir: &TempDir) -> String {
     let (source, library) = (dir.file("lacks.c"), dir.file("lacks.so"));
     fs::write(&source, include_str!("folder/lacks.c")).unwrap();

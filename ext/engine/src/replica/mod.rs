@@ -99,16 +99,21 @@ impl Joined {
 impl Puller {
     /// Opens the database as a replica of the channel; it must be empty or already that.
     pub fn open(database: &Database, url: &Url, options: &Options) -> Result<Self> {
-        let channel = url.resolve()?;
         idle::check_shareable(database)?;
         let path = database.path();
         // A message that is lost with the power is pulled again: rows and position go together.
         let conn = Background::open(database)?;
+        let role = role::role(&conn)?;
+        let channel = match (&role, url.channel) {
+            // A replica knows its channel, whatever else has come into the folder since.
+            (Role::Replica(standing), None) => standing.chain.channel,
+            _ => url.resolve()?,
+        };
         let full = Url { channel: Some(channel), ..url.clone() };
         // Nobody else writes here, so nobody else would ever bring the log into the database.
         conn.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)
             .doing(|| format!("opening {}", path.display()))?;
-        let standing = match role::role(&conn)? {
+        let standing = match role {
             Role::Empty => Standing::start(channel, &full.to_string()),
             Role::Replica(standing) if standing.chain.channel == channel => *standing,
             other => {
