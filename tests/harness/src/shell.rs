@@ -84,6 +84,11 @@ impl Shell {
         self.child.id()
     }
 
+    /// Whether the process has ended, by itself or by a signal.
+    pub fn has_ended(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+
     /// Hands over statements without waiting for them.
     pub fn send(&mut self, script: &str) {
         writeln!(self.stdin, "{script}").expect("the shell still reads");

@@ -394,6 +394,56 @@ fn an_entry_begun_in_place_before_a_kill_is_finished_and_a_foreign_one_is_kept()
     assert_equal(&open(&dir.file("primary.db")), &replica);
 }
 
+/// What lies in the channel's folder, in order.
+fn names(url: &str) -> Vec<String> {
+    let found = fs::read_dir(url.strip_prefix("dir:").unwrap()).unwrap();
+    let mut names: Vec<String> = found.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn what_a_killed_publisher_left_aside_is_removed_and_nothing_else_is() {
+    let pair = Pair::of(TABLE);
+    flush(&pair.primary);
+    pair.run("SELECT logos_stop(); INSERT INTO t VALUES (2, hex(randomblob(1000)))");
+    let entry = entries(&pair.url).len();
+    let left = format!(".{entry:016x}.part");
+    let mut killed = shell(&pair.dir, "primary.db", "power");
+    killed.send(&format!("SELECT logos_publish('{}');", pair.dir.channel()));
+    wait_until("it is killed in the midst of a write", || killed.has_ended());
+    let folder = Path::new(pair.url.strip_prefix("dir:").unwrap());
+    let half = fs::read(folder.join(&left)).unwrap();
+    assert!(half.len() > 100);
+    // Its writer lives: another one of this entry, on another machine perhaps.
+    let held = fs::File::open(folder.join(&left)).unwrap();
+    held.lock().unwrap();
+    let foreign = [format!(".{entry:016x}.1.part"), ".syncthing.part".into(), ".aB3dE6.part".into()];
+    for name in &foreign {
+        fs::write(folder.join(name), [&half[..half.len() - 1], b"?"].concat()).unwrap();
+    }
+    publish(&pair.primary, &pair.dir.channel());
+    flush(&pair.primary);
+    assert_eq!(fs::read(folder.join(&left)).unwrap(), half);
+    drop(held);
+    // The next one is killed as well, and then comes one that is not.
+    pair.run("SELECT logos_stop(); INSERT INTO t VALUES (3, hex(randomblob(1000)))");
+    let next = format!(".{:016x}.part", entry + 1);
+    let mut killed = shell(&pair.dir, "primary.db", "power");
+    killed.send(&format!("SELECT logos_publish('{}');", pair.dir.channel()));
+    wait_until("it is killed again", || killed.has_ended());
+    assert!(names(&pair.url).contains(&next));
+    publish(&pair.primary, &pair.dir.channel());
+    pair.check();
+    let expected = [left].into_iter().chain(foreign);
+    let aside: Vec<String> = names(&pair.url).into_iter().filter(|name| name.ends_with(".part")).collect();
+    assert_eq!(aside, {
+        let mut all: Vec<String> = expected.collect();
+        all.sort();
+        all
+    });
+}
+
 #[test]
 fn entries_and_folders_get_the_permissions_that_the_umask_leaves() {
     for (lacks, file_mode, folder_mode) in

@@ -4,6 +4,7 @@
 **   syncdir   folders cannot even be opened to be synced (EACCES)
 **   names     no rename that replaces nothing, and no hard links (EINVAL, EPERM, as on FAT): a filter of system calls
 **   umask077  the process's umask
+**   power     what is written aside gets as far as half of it, then the process is killed
 ** While the file named by LACKS_FLAG exists, it holds a number: opening an entry fails with that error.
 */
 #define _GNU_SOURCE
@@ -12,6 +13,7 @@
 #include <fcntl.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -51,6 +53,20 @@ int fsync(int fd) {
   struct stat s;
   REAL(fsync);
   if (lacks("sync") && fstat(fd, &s) == 0 && S_ISDIR(s.st_mode)) { errno = EINVAL; return -1; }
+  return real(fd);
+}
+
+int fdatasync(int fd) {
+  char at[64], name[4096];
+  ssize_t length;
+  struct stat s;
+  REAL(fdatasync);
+  snprintf(at, sizeof at, "/proc/self/fd/%d", fd);
+  length = readlink(at, name, sizeof name);
+  if (lacks("power") && length > 5 && memcmp(name + length - 5, ".part", 5) == 0 && fstat(fd, &s) == 0) {
+    if (ftruncate(fd, s.st_size / 2)) abort();
+    kill(getpid(), SIGKILL);
+  }
   return real(fd);
 }
 

@@ -4,11 +4,12 @@
 //! - Whatever stands in an entry's place may have been put there by anybody. It is looked at without blocking (a FIFO), without
 //!   side effects (a device) and within the bounds of an entry, and it is believed only if the channel's author has signed it.
 //! - Anything else, damaged, half arrived or foreign, is a `Flaw`: a reason in words, and nothing to decide by.
-//! - Nothing of anybody's is replaced, changed or removed.
+//! - Nothing of anybody's is replaced, changed or removed, but for what a killed publisher left aside: a file with the name that
+//!   it would have, the beginning of the very entry that is about to be written, which no living writer holds locked.
 //!
 //! Not here: which entry is due, and whose it is (`super`, `logos_log::chain`).
 
-use std::fs;
+use std::fs::{self, TryLockError};
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::Path;
 
@@ -96,11 +97,9 @@ pub(super) enum Written {
 
 /// Writes a file aside, syncs it and gives it its name. It gets the permissions that the process's umask leaves.
 pub(super) fn write_aside(folder: &Path, file: &Path, bytes: &[u8]) -> io::Result<Written> {
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".").suffix(".part");
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut aside = builder.tempfile_in(folder)?;
+    let mut aside = make_aside(folder, file, bytes)?;
+    // Whoever finds it knows that its writer lives. Where files cannot be locked, its bytes must tell.
+    let _ = aside.as_file().try_lock();
     aside.write_all(bytes)?;
     aside.as_file().sync_data()?;
     match aside.persist_noclobber(file) {
@@ -109,6 +108,46 @@ pub(super) fn write_aside(folder: &Path, file: &Path, bytes: &[u8]) -> io::Resul
         Err(e) if is_unsupported(&e.error) => Ok(Written::InPlaceOnly),
         Err(e) => Err(e.error),
     }
+}
+
+/// Makes the file that is written aside: `.NAME.part`, and with a number where somebody's has that name. An entry whose writer was
+/// killed is the first that the next one writes, so what was left is found by its name, without a look through the folder.
+fn make_aside(folder: &Path, file: &Path, bytes: &[u8]) -> io::Result<tempfile::NamedTempFile> {
+    let entry = file.file_stem().unwrap_or_default().to_string_lossy();
+    let mut tried = 0;
+    loop {
+        let name = if tried == 0 { format!(".{entry}.part") } else { format!(".{entry}.{tried}.part") };
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(&name).suffix("").rand_bytes(0);
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        match builder.tempfile_in(folder) {
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => {
+                if !remove_left(&folder.join(name), bytes) {
+                    tried += 1;
+                }
+            }
+            made => return made,
+        }
+    }
+}
+
+/// Removes what a killed writer left of these bytes. Returns whether it has: anything else is somebody's, and stays.
+fn remove_left(aside: &Path, bytes: &[u8]) -> bool {
+    let is_left = || -> Result<bool, Flaw> {
+        if fs::symlink_metadata(aside)?.is_symlink() {
+            return Ok(false);
+        }
+        // Some file systems lock only what may be written.
+        let mut open = open(aside, fs::OpenOptions::new().read(true).write(true))?;
+        if matches!(open.try_lock(), Err(TryLockError::WouldBlock)) {
+            return Ok(false);
+        }
+        let mut there = Vec::new();
+        (&mut open).take(bytes.len() as u64 + 1).read_to_end(&mut there)?;
+        Ok(is_unfinished(&there, bytes))
+    };
+    is_left().unwrap_or(false) && fs::remove_file(aside).is_ok()
 }
 
 /// Makes a file under its name, which must be free, and writes it there. Readers wait for the rest of it meanwhile.

@@ -5,7 +5,8 @@
 //!
 //! Invariants
 //! - A file appears under its name only when it is whole and on disk: written aside, synced, renamed, folder synced. Where the file
-//!   system cannot rename without replacing, it is made under its name, exclusively, and written there.
+//!   system cannot rename without replacing, it is made under its name, exclusively, and written there. What a kill leaves aside is
+//!   removed by the next writer of that entry.
 //! - So whatever stands in an entry's place is believed only on the author's signature. Anything else is "not there yet, or
 //!   damaged", for the reader and for the writer: named, waited for, looked at again. It proves no other writer.
 //! - A file is never replaced. If the author has signed another entry that has its name already, there are two writers: stop.
