@@ -8,7 +8,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use harness::files::sidecar;
+use harness::files::{extension, sidecar};
 use harness::pair::{flush, publish, try_attach};
 use harness::rusqlite::backup::Backup;
 use harness::{assert_equal, open, replicate, wait_until, Connection, Pair, Shell, Sql, TempDir};
@@ -417,4 +417,40 @@ fn what_resync_cannot_read_leaves_everything_as_it_was() {
     fs::rename(&aside, &folder).unwrap();
     pair.check();
     pair.check_fresh();
+}
+
+#[test]
+fn what_a_killed_resync_left_is_removed_by_the_next_one_and_what_is_in_use_is_not() {
+    let dir = TempDir::new();
+    let temporary = dir.file("tmp");
+    fs::create_dir(&temporary).unwrap();
+    let resyncing = || {
+        let mut shell = Shell::with_env(&dir.file("primary.db"), &[("TMPDIR", temporary.to_str().unwrap())]);
+        shell.must(&format!(".load '{}'", extension().with_extension("").display()));
+        let url = shell.must(&format!("SELECT logos_publish('{}');", dir.channel()));
+        (shell, url)
+    };
+    let left = || -> Vec<PathBuf> { fs::read_dir(&temporary).unwrap().map(|entry| entry.unwrap().path()).collect() };
+    let (mut shell, url) = resyncing();
+    shell.must(
+        "CREATE TABLE t(v); WITH c(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM c LIMIT 30)
+         INSERT INTO t SELECT randomblob(999999) FROM c; SELECT logos_flush(60);",
+    );
+    // Until a kill comes in the midst of it.
+    while left().is_empty() {
+        shell.send("SELECT logos_resync();");
+        wait_until("it has begun", || !left().is_empty());
+        shell.kill();
+        shell = resyncing().0;
+    }
+    let [killed] = left().try_into().unwrap();
+    let used = temporary.join(format!("logos-resync-{}-used", &url[url.len() - 64..][..16]));
+    let other = temporary.join(format!("logos-resync-{}-other", "0".repeat(16)));
+    fs::create_dir(&used).unwrap();
+    fs::create_dir(&other).unwrap();
+    let lock = fs::File::open(&used).unwrap();
+    lock.lock().unwrap();
+    shell.must("SELECT logos_resync();");
+    assert!(!killed.exists());
+    assert!(used.exists() && other.exists());
 }

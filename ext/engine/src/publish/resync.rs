@@ -8,11 +8,16 @@
 //! - Nothing is written before the whole channel has been read and found to be ours.
 //! - Messages of this database that are on their way are not overtaken: they and their repetition would both arrive.
 //! - What the channel alone has stays on it for ever, and is undone by the next message.
+//! - The scratch replica is in a folder that is locked while it is used. One that a kill left is removed by the channel's next resync.
 //!
 //! Not here: a second writer that goes on. It forks the channel again, and then both stop.
 
+use std::fs::{self, File};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+
+use tempfile::TempDir;
 
 use super::{publish, Publisher};
 use crate::channel::logos::reconfigured;
@@ -25,7 +30,7 @@ use crate::sqlite::connection;
 use crate::sqlite::database::Database;
 use crate::sqlite::sidecar::{Found, FoundEntry};
 use logos_log::entry::{sign_entry, Inscription};
-use logos_log::ids::{MsgId, Position};
+use logos_log::ids::{ChannelId, MsgId, Position};
 
 /// How long the publisher's threads are waited for.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -66,14 +71,46 @@ pub fn resync(publisher: Arc<Publisher>) -> Result<String> {
     })
 }
 
+/// A folder for a replica of this channel.
+struct Scratch {
+    folder: TempDir,
+    /// Held as long as it lives, where folders can be locked: the next resync then leaves it alone.
+    _lock: Option<File>,
+}
+
+impl Scratch {
+    fn new(channel: ChannelId) -> Result<Self> {
+        let prefix = format!("logos-resync-{}-", &channel.to_string()[..16]);
+        remove_left(&prefix);
+        let folder = tempfile::Builder::new().prefix(&prefix).tempdir().doing(|| "making a folder".into())?;
+        let _lock = lock(folder.path());
+        Ok(Self { folder, _lock })
+    }
+}
+
+/// Removes the folders of resyncs that were killed. Whatever goes wrong is no news: they are only in the way of the disk.
+fn remove_left(prefix: &str) {
+    let Ok(found) = fs::read_dir(std::env::temp_dir()) else { return };
+    for entry in found.flatten().filter(|e| e.file_name().to_string_lossy().starts_with(prefix)) {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) && lock(&entry.path()).is_some() {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// Locks a folder; `None` where somebody has, or where folders cannot be locked.
+fn lock(folder: &Path) -> Option<File> {
+    File::open(folder).ok().filter(|open| open.try_lock().is_ok())
+}
+
 fn take_over(publisher: &Publisher) -> Result<Compared> {
-    let scratch = tempfile::Builder::new().prefix("logos-resync-").tempdir().doing(|| "making a folder".into())?;
-    let file = scratch.path().join("replica.db");
+    let scratch = Scratch::new(publisher.channel)?;
+    let file = scratch.folder.path().join("replica.db");
     connection::create(&file)?;
-    let scratch = Database::at(&file);
-    let read = read_channel(publisher, &scratch)?;
+    let replica = Database::at(&file);
+    let read = read_channel(publisher, &replica)?;
     let compared =
-        compare::compare(&connection::open(&publisher.database)?, &connection::open(&scratch)?, read.position)?;
+        compare::compare(&connection::open(&publisher.database)?, &connection::open(&replica)?, read.position)?;
     publisher.sidecar().take_over(&Found { entries: read.entries, messages: read.messages }, &compared.published)?;
     Ok(compared)
 }
