@@ -262,6 +262,49 @@ fn waiting_pulls_and_times_out_with_zero() {
 }
 
 #[test]
+fn waiting_begins_before_the_first_message_is_there_in_this_process_and_in_another() {
+    let pair = Pair::of(TABLES);
+    let position = flush(&pair.primary);
+    let files = entries(&pair.url);
+    let folder = pair.dir.file("copy").join(&pair.url[pair.url.len() - 64..]);
+    fs::create_dir_all(&folder).unwrap();
+    let replica = open(&pair.replica_path());
+    let mut other = Shell::open_with_logos(&pair.replica_path());
+    let wait = |seconds: f64| format!("SELECT logos_wait('{position}', {seconds})");
+    assert_eq!(other.must(&format!("{};", wait(0.1))), "0", "nobody has attached it yet");
+    let url = format!("dir:{}", folder.display());
+    assert_eq!(try_attach(&replica, &url, Some(r#"{"follow":true}"#)).unwrap(), []);
+    assert_eq!(replica.text(&wait(0.1)), "0");
+    assert_eq!(other.must(&format!("{};", wait(0.1))), "0");
+    assert_eq!(
+        Some(replica.text("SELECT logos_position()")),
+        status_of(&replica, &pair.replica_path()).unwrap().position
+    );
+    let error = replica.fails("SELECT logos_flush(1)");
+    assert!(error.contains("nothing is applied to it yet") && error.contains(&url), "{error}");
+    let error = replica.fails(&format!("BEGIN; SELECT count(*) FROM sqlite_schema; {}", wait(0.1)));
+    assert!(error.contains("inside a transaction"), "{error}");
+    replica.run("ROLLBACK");
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| other.must(&format!("{};", wait(60.0))));
+        for file in files {
+            fs::copy(&file, folder.join(file.file_name().unwrap())).unwrap();
+        }
+        assert_eq!(replica.text(&wait(60.0)), "1");
+        assert_eq!(waiting.join().unwrap(), "1");
+    });
+    // Attached, and nobody follows: whoever waits pulls.
+    let third = open(&pair.dir.file("third.db"));
+    fs::rename(&folder, pair.dir.file("away")).unwrap();
+    fs::create_dir(&folder).unwrap();
+    attach(&third, &url);
+    fs::remove_dir(&folder).unwrap();
+    fs::rename(pair.dir.file("away"), &folder).unwrap();
+    assert_eq!(third.text(&wait(60.0)), "1");
+    assert_equal(&pair.primary, &third);
+}
+
+#[test]
 fn readers_of_a_replica_see_only_states_of_the_primary() {
     let pair = Pair::of(
         "CREATE TABLE account(id INTEGER PRIMARY KEY, balance INTEGER); CREATE TABLE branch(id PRIMARY KEY, total) WITHOUT ROWID;

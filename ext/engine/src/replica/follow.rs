@@ -105,6 +105,11 @@ impl Follower {
         self.changed.notify_all();
     }
 
+    /// The channel; without its id where that was not found yet.
+    pub fn url(&self) -> &Url {
+        &self.url
+    }
+
     /// What it was attached with.
     pub fn options(&self) -> &Options {
         &self.options

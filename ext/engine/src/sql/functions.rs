@@ -1,5 +1,6 @@
 //! The SQL functions, as one table: name, arity, what it does.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use logos_log::ids::Position;
@@ -17,7 +18,7 @@ use crate::error::{Doing, Error, Result};
 use crate::patience::Patience;
 use crate::publish::{self, Publisher};
 use crate::registry;
-use crate::replica::{self, Puller};
+use crate::replica::{self, Follower, Puller};
 use crate::sqlite::api::{host_version, Host};
 use crate::sqlite::database::Database;
 use crate::sqlite::role::{self, Role};
@@ -144,7 +145,7 @@ fn publish(ctx: &Context<'_>) -> Result<Value> {
 }
 
 /// The publisher of the caller's database.
-fn publisher(ctx: &Context<'_>) -> Result<std::sync::Arc<Publisher>> {
+fn publisher(ctx: &Context<'_>) -> Result<Arc<Publisher>> {
     let database = database_of(host(ctx)?)?;
     if let Some(publisher) = registry::publisher(&database) {
         load::take_hooks(host(ctx)?);
@@ -158,6 +159,16 @@ fn publisher(ctx: &Context<'_>) -> Result<std::sync::Arc<Publisher>> {
              that has come; this one will when it takes over",
         )
         .with_code(rusqlite::ffi::SQLITE_LOCKED));
+    }
+    if let Some(follower) = attached_to_nothing_yet(ctx)? {
+        return Err(Error::retry(
+            format!(
+                "{} is attached to {}, and nothing is applied to it yet",
+                database.path().display(),
+                follower.url()
+            ),
+            "nothing was changed; SELECT state, error FROM logos_status says what it waits for",
+        ));
     }
     Err(Error::fix(
         format!("{} is not being published by this process", database.path().display()),
@@ -176,6 +187,12 @@ fn not_a_replica(ctx: &Context<'_>) -> Result<()> {
     }
 }
 
+/// What this process has attached to the caller's database while that is still empty: a replica before its first message.
+fn attached_to_nothing_yet(ctx: &Context<'_>) -> Result<Option<Arc<Follower>>> {
+    let is_empty = role(ctx)? == Role::Empty;
+    Ok(registry::follower(&database_of(host(ctx)?)?).filter(|_| is_empty))
+}
+
 fn flush(ctx: &Context<'_>) -> Result<Value> {
     outside_transaction(host(ctx)?, "logos_flush")?;
     let publisher = publisher(ctx)?;
@@ -192,6 +209,7 @@ fn role(ctx: &Context<'_>) -> Result<Role> {
 fn position(ctx: &Context<'_>) -> Result<Value> {
     let position = match role(ctx)? {
         Role::Replica(standing) => standing.position,
+        Role::Empty if attached_to_nothing_yet(ctx)?.is_some() => Position::START,
         _ => {
             let publisher = publisher(ctx)?;
             publisher.position(&Patience::unless(PATIENCE, &|| is_interrupted(ctx)))?
@@ -217,6 +235,8 @@ fn wait(ctx: &Context<'_>) -> Result<Value> {
     let role = role(ctx)?;
     let here = match &role {
         Role::Replica(standing) => replica::reached(standing.position, wanted),
+        // A replica before its first message: attached by this process, or by another one.
+        Role::Empty if registry::publisher(&database).is_none() => replica::reached(Position::START, wanted),
         _ if sees_what_comes => {
             let position = publisher(ctx)?.position(&patience)?;
             Some(replica::reached(position, wanted).unwrap_or(Ok(false)))
@@ -225,9 +245,11 @@ fn wait(ctx: &Context<'_>) -> Result<Value> {
     };
     let reached = match (here, role) {
         (Some(reached), _) => reached?,
-        (None, Role::Replica(standing)) if sees_what_comes => {
-            wait_for_replica(ctx, &database, &standing.url, wanted, &patience)?
-        }
+        (None, role) if sees_what_comes => match (role, registry::follower(&database)) {
+            (Role::Replica(standing), _) => wait_for_replica(ctx, &database, &Url::parse(&standing.url)?, wanted, &patience)?,
+            (_, Some(follower)) => wait_for_replica(ctx, &database, follower.url(), wanted, &patience)?,
+            (_, None) => wait_for_others(ctx, wanted, &patience)?,
+        },
         _ => {
             return Err(Error::fix(
                 "logos_wait cannot wait inside a transaction, or in a statement that reads a table: it would go on to see what it saw",
@@ -241,7 +263,7 @@ fn wait(ctx: &Context<'_>) -> Result<Value> {
 fn wait_for_replica(
     ctx: &Context<'_>,
     database: &Database,
-    url: &str,
+    url: &Url,
     wanted: Position,
     patience: &Patience<'_>,
 ) -> Result<bool> {
@@ -254,7 +276,7 @@ fn wait_for_replica(
     }
     // Nobody follows: pull here, as it was attached.
     let options = follower.as_ref().map_or_else(replica::Options::default, |f| f.options().clone());
-    let mut puller = Puller::open(database, &Url::parse(url)?, &options)?;
+    let mut puller = Puller::open(database, url, &options)?;
     loop {
         if let Some(reached) = replica::reached(puller.position(), wanted) {
             return reached;
