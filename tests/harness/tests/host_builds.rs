@@ -111,7 +111,7 @@ fn a_build_without_hooks_publishes_by_polling_and_says_so() {
     let url = publish(&conn, &dir.channel());
     conn.run("INSERT INTO t VALUES (4, 'later')");
     replicate(&conn, &url, &dir.file("replica.db"));
-    let warnings = conn.text("SELECT warnings FROM logos_status WHERE role = 'primary'");
+    let warnings = harness::status::warnings(&conn, "primary");
     assert!(warnings.contains("polling"), "{warnings}");
 }
 

@@ -30,7 +30,7 @@ const WRITES: &[&str] = &[
 ];
 
 fn warnings(conn: &Connection) -> String {
-    conn.text("SELECT coalesce(warnings, '') FROM logos_status WHERE role = 'primary'")
+    harness::status::warnings(conn, "primary")
 }
 
 #[test]

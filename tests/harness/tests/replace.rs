@@ -292,7 +292,7 @@ fn a_key_under_a_collation_that_only_the_application_has_is_named_in_the_status(
     pair.check();
     only_here(&pair.primary);
     pair.run("CREATE TABLE t(a TEXT COLLATE PRIVATE PRIMARY KEY, n); INSERT INTO t VALUES ('A', 1), ('b', 2)");
-    let warnings = || pair.primary.text("SELECT coalesce(warnings, '') FROM logos_status");
+    let warnings = || harness::status::warnings(&pair.primary, "primary");
     // Its rows cannot be looked up by such a key, so it is sent whole; the rest goes on as ever.
     wait_until("the status names table and collation", || {
         pair.run("REPLACE INTO t VALUES ('a', 3); UPDATE t SET n = n + 1; INSERT OR IGNORE INTO plain VALUES (2, 'y')");
@@ -316,7 +316,7 @@ fn a_replica_that_lacks_a_collation_leaves_the_table_out_until_it_has_it() {
     pair.run("REPLACE INTO t VALUES (3, 'a'); UPDATE t SET a = a || '!'; INSERT INTO plain VALUES (2, 'y')");
     flush(&pair.primary);
     try_attach(&replica, &pair.url, None).unwrap();
-    let warnings = replica.text("SELECT warnings FROM logos_status WHERE role = 'replica'");
+    let warnings = harness::status::warnings(&replica, "replica");
     assert!(warnings.contains("PRIVATE"), "{warnings}");
     assert_eq!(replica.int("SELECT count(*) FROM plain"), 2);
     assert_eq!(replica.int("SELECT count(*) FROM sqlite_schema WHERE name = 't'"), 0);

@@ -9,6 +9,7 @@ use std::fs;
 
 use harness::files::{entries, sidecar};
 use harness::pair::{attach, flush, publish, try_attach};
+use harness::status::{warnings, without_version};
 use harness::{messages, open, status_of, wait_until, Pair, Shell, Sql};
 
 const TABLES: &str = "CREATE TABLE t(id INTEGER PRIMARY KEY, v); INSERT INTO t VALUES (1, 'one');";
@@ -217,4 +218,17 @@ fn a_refused_entry_shows_in_the_status_of_a_following_replica() {
     assert_eq!(other.int(&format!("SELECT logos_wait('{position}', 60)")), 1);
     let row = status_of(&other, &other_path).unwrap();
     assert_eq!((row.error.as_deref(), row.position.as_deref()), (None, Some(position.as_str())));
+}
+
+#[test]
+fn a_sqlite_that_can_damage_databases_is_named_in_every_row_and_no_other_one_is() {
+    // Whoever reads a row checks that it has this warning if and only if its SQLite has that bug.
+    let pair = Pair::of(TABLES);
+    let replica = pair.check();
+    assert_eq!(warnings(&pair.primary, "primary"), "");
+    assert_eq!(warnings(&replica, "replica"), "");
+    let mut shell = Shell::open_with_logos(&pair.primary_path());
+    let row = shell.must("SELECT state, coalesce(warnings, ''), sqlite FROM logos_status;");
+    let [state, said, sqlite] = row.split('|').collect::<Vec<_>>().try_into().unwrap();
+    assert_eq!((state, without_version(said, sqlite).as_str()), ("elsewhere", ""));
 }

@@ -49,7 +49,7 @@ fn same_answers(primary: &Connection, replica: &Connection, queries: &[&str], ch
 }
 
 fn warnings(conn: &Connection) -> String {
-    conn.text("SELECT coalesce(warnings, '') FROM logos_status WHERE role = 'primary'")
+    harness::status::warnings(conn, "primary")
 }
 
 const FTS_QUERIES: &[&str] = &[

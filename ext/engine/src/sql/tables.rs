@@ -26,7 +26,7 @@ use crate::channel::Url;
 use crate::error::{Doing, Error, Result};
 use crate::registry;
 use crate::replica::{Follower, Options, Puller};
-use crate::sqlite::api::{host_version, Host};
+use crate::sqlite::api::{host_version, warning_of_version, Host};
 use crate::sqlite::apply::Applied;
 use crate::sqlite::database::Database;
 use crate::sqlite::home::Home;
@@ -381,7 +381,15 @@ fn status_rows(host: Host) -> Result<Vec<Row>> {
         Some(e) => [text(e.message), text(e.hint)],
         None => [Value::Null, Value::Null],
     };
-    let warnings = |all: &[String]| if all.is_empty() { Value::Null } else { text(all.join("; ")) };
+    let of_version = warning_of_version();
+    let warnings = |all: &[String]| {
+        let all: Vec<&str> = all.iter().chain(&of_version).map(String::as_str).collect();
+        if all.is_empty() {
+            Value::Null
+        } else {
+            text(all.join("; "))
+        }
+    };
     let mut rows = Vec::new();
     for publisher in registry::publishers() {
         let r = publisher.report();
@@ -435,7 +443,7 @@ fn status_rows(host: Host) -> Result<Vec<Row>> {
             vec![channel.map_or(Value::Null, text), text(path.display().to_string()), text("primary"), text(state)];
         row.resize(16, Value::Null);
         let [error, hint] = fault(error);
-        (row[10], row[11], row[13]) = (error, hint, text(host_version()));
+        (row[10], row[11], row[12], row[13]) = (error, hint, warnings(&[]), text(host_version()));
         row
     };
     rows.extend(registry::standbys().iter().map(|s| bare(Some(s.url()), s.path(), "standby", s.error())));

@@ -247,6 +247,20 @@ pub fn host_version() -> &'static str {
     rusqlite::version()
 }
 
+/// What users of the host's SQLite should know of it: up to 3.51.2, two connections at a checkpoint can, rarely, damage a database in
+/// WAL mode; 3.50.7 and 3.44.6 have the correction too.
+pub fn warning_of_version() -> Option<String> {
+    let (version, corrected) =
+        (rusqlite::version_number(), [3_044_006..3_045_000, 3_050_007..3_051_000, 3_051_003..i32::MAX]);
+    if corrected.iter().any(|from| from.contains(&version)) {
+        return None;
+    }
+    Some(format!(
+        "SQLite {} has a bug that can damage a database in WAL mode (https://sqlite.org/wal.html#walresetbug): upgrade to 3.51.3",
+        host_version()
+    ))
+}
+
 /// What is called when a connection is asked for a collation that it does not have.
 type CollationNeeded = fn(&Connection, &str);
 
