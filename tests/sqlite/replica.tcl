@@ -12,9 +12,11 @@ proc glob {args} { uplevel 1 [list real_glob {*}$args] }
 set pending {}
 set replicas 0
 array set depth {}
-# Of each published file its channel, of each other one why logos_publish refused it the last time.
+# Of each published file its channel, of each other one why logos_publish refused it the last time; of each path how often a file
+# there was published: one that is made anew twenty thousand times is so the first 200 times only.
 array set channels {}
 array set refused {}
+array set times {}
 
 if {$mode eq "published"} {
     real_sqlite3 loader :memory:
@@ -29,7 +31,8 @@ proc sqlite3 {args} {
     lassign $args db path
     if {![string match -* $db] && $path ni {"" :memory:} && ![string match file:* $path] && [lsearch -glob $args -vfs*] < 0} {
         if {[dict exists [list {*}[lrange $args 2 end]] -readonly] && [dict get [lrange $args 2 end] -readonly]} { return $result }
-        set path [file normalize $path]
+        # The file that it is a link to: `file normalize` follows those of the folders only.
+        set path [file dirname [file normalize [file join $path of]]]
         set ::depth($db) 0
         trace add execution ::$db {enter leave} [list watch $db $path]
         trace add command ::$db delete [list goes $path]
@@ -52,8 +55,8 @@ proc publish {db path} {
         if {[$db one {SELECT count(*) FROM main.sqlite_master WHERE type = 'table'}] == 0} return
         if {[$db one {PRAGMA main.journal_mode = WAL}] ne "wal"} return
     }]
-    if {$::mode eq "plain"} { if {!$code} { set ::channels($path) plain }; return }
     if {$code} return
+    if {$::mode eq "plain" || [incr ::times($path)] > 200} { set ::channels($path) plain; return }
     set folder $::home/channel[incr ::replicas]
     if {[catch {$db one {SELECT logos_publish('dir:' || $folder)}} answer]} {
         set ::refused($path) $answer
@@ -69,6 +72,7 @@ proc goes {path args} {
         if {[info exists ::refused($path)]} { record "publish [file tail $path]" "error: $::refused($path)" }
         return
     }
+    if {$::channels($path) eq "plain"} return
     catch {
         real_sqlite3 logos_flusher $path -create 0
         logos_flusher timeout 5000
@@ -89,10 +93,10 @@ proc settle {} {
     }
 }
 
-# Only if one of these files is such a database, or its -wal: a script that copies files copies them as SQLite left them.
+# Only if one of these files is such a database, its -wal, or what is ours beside it: a script that copies files copies them as SQLite left them.
 proc settle_before_change {paths} {
     foreach path $paths {
-        if {[regsub -- {-(wal|journal|shm)$} [file normalize $path] {}] in $::pending} {
+        if {[regsub -- {-(wal|journal|shm|logos|logos-wal|logos-shm)$} [file normalize $path] {}] in $::pending} {
             settle
             return
         }

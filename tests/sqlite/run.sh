@@ -13,13 +13,13 @@ say_what_to_do() {
     exit 1
 }
 
-has_tcl() { echo 'package require sqlite3; puts [sqlite3 -version]' | tclsh 2>/dev/null; }
+has_tcl() { echo 'if {[catch {package require sqlite3; puts [sqlite3 -version]}]} { exit 1 }' | tclsh 2>/dev/null; }
 has_tcl >/dev/null && [ -x /usr/bin/dpkg-source ] || {
     [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || { echo "Please install (Debian's packages): tcl libsqlite3-tcl dpkg-dev" >&2; exit 1; }
     apt-get update -qq
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends tcl libsqlite3-tcl dpkg-dev >/dev/null
 }
-version=$(has_tcl)
+version=$(has_tcl) || { echo "tclsh does not find its package sqlite3, though libsqlite3-tcl is installed" >&2; exit 1; }
 
 # apt's own list of sources, with "deb" turned into "deb-src"; the machine's lists stay as they are.
 fetch() {
@@ -44,4 +44,4 @@ if [ -z "${SQLITE_TESTS:-}" ]; then
     SQLITE_TESTS=$kept
 fi
 [ -e "$SQLITE_TESTS/test/select1.test" ] || say_what_to_do "There are no SQLite tests in $SQLITE_TESTS."
-exec python3 tests/sqlite/run.py "$SQLITE_TESTS/test" "${LOGOS_EXT:-$PWD/build/logos}" "$@"
+exec python3 tests/sqlite/run.py "$SQLITE_TESTS/test" "${LOGOS_EXT:-$PWD/build/logos.so}" "$@"

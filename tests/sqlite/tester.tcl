@@ -2,7 +2,7 @@
 #
 #   tclsh tester.tcl plain|published SCRIPT RESULTS [EXTENSION HOME]
 #
-# A case's line is its name, a tab, and "ok" when the result is the one that the script expects, else the result. What only
+# A case's line is its name, a tab, "ok" when the result is the one that the script expects, a tab, and the result. What only
 # SQLite's own test program has (a command, a variable) makes a case "skipped". Each command of the script is
 # evaluated by itself, so that such a one ends nothing else.
 # Both ways switch a database to WAL once it has a table; `published` also publishes it then, and compares a fresh replica with it whenever a
@@ -19,12 +19,13 @@ source [file join [file dirname [file normalize [info script]]] replica.tcl]
 
 # ---- what is written
 
-proc record {name result} {
+proc record {name result {judged ""}} {
     set length [string length $result]
-    if {$length > 1500} {
-        set result "[string range $result 0 1499]... $length characters, [zlib crc32 [encoding convertto utf-8 $result]]"
+    if {$length > 20000} {
+        set result "[string range $result 0 19999]... $length characters, [zlib crc32 [encoding convertto utf-8 $result]]"
     }
-    puts $::results [string map {\\ \\\\ \n \\n \r \\r \t \\t \0 \\0} $name]\t[string map {\\ \\\\ \n \\n \r \\r \t \\t \0 \\0} $result]
+    foreach text [list $name $judged $result] { lappend line [string map {\\ \\\\ \n \\n \r \\r \t \\t \0 \\0} $text] }
+    puts $::results [join $line \t]
     flush $::results
 }
 
@@ -58,7 +59,7 @@ proc do_test {name command expected} {
     if {[catch {uplevel #0 $command\n} result]} {
         record $name [expr {[is_missing $result] ? "skipped" : "error: $result"}]
     } else {
-        record $name [expr {[as_expected $result $expected] ? "ok" : $result}]
+        record $name $result [expr {[as_expected $result $expected] ? "ok" : ""}]
     }
     settle
 }
@@ -212,6 +213,13 @@ foreach name {
     speed_trial_init speed_trial_summary optimization_control sqlite3_config_memstatus show_memstats
 } { proc $name {args} { return 0 } }
 proc nonzero_reserved_bytes {} { return 0 }
+proc hexio_read {path offset amount} {
+    set file [open $path rb]
+    seek $file $offset
+    set bytes [read $file $amount]
+    close $file
+    string toupper [binary encode hex $bytes]
+}
 proc md5 {text} { format %08x%08x [zlib crc32 [encoding convertto utf-8 $text]] [string length $text] }
 proc omit_test {args} {}
 proc set_test_counter {name args} { return 0 }
