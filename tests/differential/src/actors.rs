@@ -66,6 +66,11 @@ impl Actors {
         }
     }
 
+    /// Whether an actor of this process has its connection.
+    pub fn is_open(&self, actor: Actor) -> bool {
+        self.locals.contains_key(&actor)
+    }
+
     /// Lets the shells run what was handed to them.
     pub fn settle(&mut self) {
         self.settle_except(None);

@@ -33,6 +33,14 @@ impl Outcome {
         }
     }
 
+    /// The same without `changes()` and `last_insert_rowid()`.
+    pub fn rows_only(self) -> Self {
+        match self {
+            Self::Done(rows, ..) => Self::Done(rows, 0, 0),
+            failed => failed,
+        }
+    }
+
     /// Whether somebody else's transaction was in the way.
     pub fn is_busy(&self) -> bool {
         matches!(self, Self::Failed(code) if [ffi::SQLITE_BUSY, ffi::SQLITE_LOCKED].contains(&(code & 0xff)))

@@ -51,7 +51,7 @@ impl Habit {
 pub struct Habits(u32);
 
 /// What is on unless somebody says otherwise.
-const DEFAULT: &str = "scratch,cursors,restore,virtual";
+const DEFAULT: &str = "all";
 
 static CHOSEN: OnceLock<Habits> = OnceLock::new();
 

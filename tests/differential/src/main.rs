@@ -10,10 +10,14 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, ExitCode, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use differential::habits::Habits;
 use differential::report::{check_seed, describe};
 use differential::{generate, helper, run, Program};
+
+/// A long run says how far it is whenever it has begun so many seeds.
+const SAY_EVERY: u64 = 1_000;
 
 fn main() -> ExitCode {
     // Failures are reported by themselves; a panic's own lines would only repeat them.
@@ -95,9 +99,16 @@ fn seeds(from: u64, count: u64, step: u64) -> ExitCode {
 /// A process a job: a crash of one names its seed and leaves the others alone.
 fn parallel(from: u64, count: u64, jobs: u64) -> ExitCode {
     let started = std::time::Instant::now();
+    let begun = AtomicU64::new(0);
+    let note: &(dyn Fn() + Sync) = &|| {
+        let n = begun.fetch_add(1, Ordering::Relaxed);
+        if n > 0 && n.is_multiple_of(SAY_EVERY) {
+            eprintln!("{n} of {count} seeds, {} s", started.elapsed().as_secs());
+        }
+    };
     let failures: Vec<u64> = std::thread::scope(|scope| {
         let jobs: Vec<_> =
-            (0..jobs.min(count)).map(|job| scope.spawn(move || child(from + job, from + count, jobs))).collect();
+            (0..jobs.min(count)).map(|job| scope.spawn(move || child(from + job, from + count, jobs, note))).collect();
         jobs.into_iter().flat_map(|job| job.join().unwrap()).collect()
     });
     println!("{count} seeds from {from} in {} s: {} failed {failures:?}", started.elapsed().as_secs(), failures.len());
@@ -108,8 +119,8 @@ fn parallel(from: u64, count: u64, jobs: u64) -> ExitCode {
     }
 }
 
-/// Runs a child until the end of its seeds, again after a crash. Returns the seeds that failed.
-fn child(mut from: u64, end: u64, step: u64) -> Vec<u64> {
+/// Runs a child until the end of its seeds, again after a crash. Returns the seeds that failed. `note` is told of each.
+fn child(mut from: u64, end: u64, step: u64, note: &(dyn Fn() + Sync)) -> Vec<u64> {
     let mut failed = Vec::new();
     while from < end {
         let mut process = Command::new(std::env::current_exe().unwrap())
@@ -121,7 +132,10 @@ fn child(mut from: u64, end: u64, step: u64) -> Vec<u64> {
         let mut seed = from;
         for line in BufReader::new(process.stdout.take().unwrap()).lines().map(Result::unwrap) {
             match line.strip_prefix("seed ").and_then(|n| n.parse().ok()) {
-                Some(next) => seed = next,
+                Some(next) => {
+                    seed = next;
+                    note();
+                }
                 None => {
                     println!("{line}");
                     if failed.last() != Some(&seed) {

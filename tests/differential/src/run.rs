@@ -103,13 +103,22 @@ struct Run<'p> {
     restored: bool,
     /// Somebody wrote with triggers switched off.
     silent: bool,
+    /// Who has triggers switched off on a connection that no hook of ours tells of.
+    apart: HashSet<Actor>,
+    /// Connections of this process that were opened while it publishes: these have our hooks.
+    hooked: HashSet<Actor>,
     /// Whether the shadow is comparable (`is_comparable`), and still is.
     comparing: bool,
     /// Whether a conflict clause or trigger keeps what a failing statement did before.
     any_fail_clause: bool,
     /// Whose `last_insert_rowid()` may be another: VACUUM sets it by the rows it copies, ours among them, and an INSERT
-    /// that fails by a foreign key does so before or after the row, depending on whether there are triggers.
+    /// that fails by a foreign key does so before or after the row, depending on whether there are triggers. And see
+    /// `has_fts`.
     unsettled: HashSet<Actor>,
+    /// Whether there is an FTS table. Before a statement that may be undone alone SQLite has such a table write what its transaction
+    /// has gathered (3.40 only FTS5). Any statement on a table whose triggers call a function or may fail is of that kind, and so
+    /// is ours. FTS3/4 forgets `last_insert_rowid()` over it; and `changes()` after COMMIT tells what was left to be written.
+    has_fts: bool,
     primary: PathBuf,
     dir: TempDir,
 }
@@ -131,9 +140,15 @@ impl<'p> Run<'p> {
             running: false,
             restored: false,
             silent: false,
+            apart: HashSet::new(),
+            hooked: HashSet::new(),
             comparing: is_comparable(program),
             any_fail_clause: program.steps.iter().any(|step| matches!(step, Step::Sql(_, sql) if sql.contains("FAIL"))),
             unsettled: HashSet::new(),
+            has_fts: program
+                .steps
+                .iter()
+                .any(|step| matches!(step, Step::Sql(_, sql) if sql.to_lowercase().contains("using fts"))),
             primary,
             dir,
         }
@@ -168,8 +183,35 @@ impl<'p> Run<'p> {
         if sql.contains("wal_checkpoint") && !self.shadow.cursors().is_empty() {
             return Ok(());
         }
-        self.silent |= sql == ".triggers off";
+        if self.running && matches!(actor, Actor::Local | Actor::Thread) && !self.actors.is_open(actor) {
+            self.hooked.insert(actor);
+        }
+        if sql == ".triggers off" {
+            self.silent = true;
+            if !self.hooked.contains(&actor) {
+                self.apart.insert(actor);
+                // Who reads keeps new tables from being put under capture, and what is not logged there proves nothing.
+                self.close_cursors()?;
+            }
+        }
+        // What no hook tells of shows by its commit alone, if nothing else is committed between two looks.
+        let apart = self.apart.contains(&actor) && !sql.starts_with('.');
+        if apart && self.shadow.in_transaction().is_none() {
+            self.flush()?;
+        }
+        if sql == ".triggers on" {
+            self.apart.remove(&actor);
+        }
+        self.run_on_both(actor, sql)?;
+        if apart && self.shadow.in_transaction().is_none() {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    fn run_on_both(&mut self, actor: Actor, sql: &str) -> Checked {
         let began = !self.shadow.of(actor).is_autocommit();
+        let rowid = self.shadow.of(actor).last_insert_rowid();
         let (expected, why) = self.shadow.execute(actor, sql);
         if expected.is_busy() {
             return Ok(());
@@ -187,9 +229,11 @@ impl<'p> Run<'p> {
         match (&expected, &found) {
             _ if sql.starts_with('.') => {}
             (Outcome::Done(_, _, a), Outcome::Done(_, _, b)) if a == b => drop(self.unsettled.remove(&actor)),
-            (Outcome::Done(..), _) if sql != "VACUUM" => {}
+            (Outcome::Done(_, _, a), _) if sql != "VACUUM" && !(began && *a == rowid && self.has_fts) => {}
             _ => drop(self.unsettled.insert(actor)),
         }
+        let only_rows = self.has_fts && sql.starts_with("SELECT");
+        let (expected, found) = if only_rows { (expected.rows_only(), found.rows_only()) } else { (expected, found) };
         if !self.comparing || comparable(sql, &expected, &found, !self.unsettled.contains(&actor)) {
             return Ok(());
         }
@@ -251,6 +295,10 @@ impl<'p> Run<'p> {
         }
         let here = [Actor::Local, Actor::Thread];
         self.shadow.close(&here);
+        here.iter().for_each(|actor| {
+            self.apart.remove(actor);
+            self.hooked.remove(actor);
+        });
         let alone = self.actors.close_locals();
         self.observer = Connection::open_in_memory().unwrap();
         let wal = PathBuf::from(format!("{}-wal", self.primary.display()));

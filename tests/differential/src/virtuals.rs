@@ -38,10 +38,13 @@ impl Virtual {
         let content = rest.replace("''", "\0");
         let content = content.split('\'').next().unwrap_or_default().replace('\0', "'");
         let ordinary = "SELECT count(*) FROM pragma_table_list WHERE schema = 'main' AND name = ?1 COLLATE NOCASE \
-                        AND type = 'table' AND NOT wr AND NOT EXISTS (SELECT 1 FROM pragma_table_info(?1) c \
+                        AND type = 'table' AND NOT wr AND NOT EXISTS (SELECT 1 FROM pragma_table_xinfo(?1) c \
                         WHERE lower(c.name) = 'rowid' AND NOT (c.pk = 1 AND lower(c.type) = 'integer'))";
-        let ordinary: i64 = conn.query_row(ordinary, [content], |row| row.get(0)).unwrap();
-        ordinary == 1 && !self.sql.contains("languageid") && self.is_readable(conn)
+        let ordinary: i64 = conn.query_row(ordinary, [&content], |row| row.get(0)).unwrap();
+        // A column of that name that is gone reads like the rowid.
+        let strange = "SELECT count(*) FROM pragma_table_info(?1) WHERE lower(name) NOT IN (SELECT lower(name) FROM pragma_table_xinfo(?2))";
+        let strange: i64 = conn.query_row(strange, [self.name.as_str(), &content], |row| row.get(0)).unwrap();
+        ordinary == 1 && strange == 0 && !self.sql.contains("languageid") && self.is_readable(conn)
     }
 
     fn is_readable(&self, conn: &Connection) -> bool {

@@ -214,6 +214,88 @@ fn rows_replaced_while_triggers_are_switched_off_arrive() {
     }
 }
 
+/// Rows of tables WITHOUT ROWID, and rows deleted all at once, are told to no hook; here in one transaction with rows that are.
+#[test]
+fn what_no_hook_tells_of_arrives_with_what_one_does() {
+    for step in ["INSERT INTO w VALUES ('z', 1)", "DELETE FROM w", "DELETE FROM h"] {
+        let pair = Pair::of(TABLES);
+        pair.check();
+        pair.primary.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false).unwrap();
+        eprintln!("{step}");
+        pair.run(&format!("BEGIN; INSERT INTO i VALUES (10, 1, 'x'); {step}; COMMIT"));
+        pair.check();
+    }
+}
+
+/// A TEMP trigger fires before ours. The log row of its UPDATE looks to the hooks like the one of the row that it keeps from the log.
+#[test]
+fn what_stays_after_a_temp_trigger_has_failed_is_captured() {
+    let setup = "CREATE TABLE t(id INTEGER PRIMARY KEY, n UNIQUE); CREATE TABLE k(name TEXT PRIMARY KEY, n UNIQUE);
+         INSERT INTO t VALUES (1, 1), (2, 2); INSERT INTO k VALUES ('a', 1), ('b', 2);";
+    let mut pair = Pair::of(setup);
+    pair.check();
+    for table in ["t", "k"] {
+        for event in ["INSERT", "UPDATE"] {
+            let key = if table == "t" { "id" } else { "name" };
+            pair.run(&format!(
+                "CREATE TEMP TRIGGER {table}_{event} AFTER {event} ON main.{table} WHEN NEW.{key} IN (7, '8', 'g', 'h') BEGIN
+                     UPDATE {table} SET n = 1 WHERE n = 2; END"
+            ));
+        }
+    }
+    for step in [
+        "INSERT OR FAIL INTO t VALUES (5, 5), (7, 7), (9, 9)",
+        "INSERT OR FAIL INTO k VALUES ('e', 5), ('g', 7), ('i', 9)",
+        "UPDATE OR FAIL t SET id = 8 WHERE id = 5",
+        "UPDATE OR FAIL k SET name = 'h' WHERE name = 'e'",
+    ] {
+        eprintln!("{step}");
+        assert!(pair.primary.try_run(step).is_err());
+        pair.check();
+    }
+    assert_eq!(warnings(&pair), "");
+    pair.check_fresh();
+}
+
+fn silent_shell(pair: &Pair) -> Shell {
+    let mut shell = Shell::open(&pair.primary_path());
+    shell.must(".dbconfig enable_trigger off\n;");
+    shell
+}
+
+/// Another program's commit is known by its number alone. It is explained by nothing that was there before, or that we did ourselves.
+#[test]
+fn another_program_with_triggers_off_is_noticed_beside_what_changed_before() {
+    let mut pair = Pair::new();
+    pair.check();
+    let mut shell = silent_shell(&pair);
+    pair.run("CREATE TABLE a(id INTEGER PRIMARY KEY AUTOINCREMENT, n); CREATE TABLE b(n)");
+    pair.check();
+    shell.must("INSERT INTO b VALUES (1);");
+    pair.check();
+    shell.must("INSERT INTO a(n) VALUES (1), (2);");
+    pair.check();
+    pair.run("ANALYZE");
+    pair.check();
+    shell.must("UPDATE a SET n = 3;");
+    pair.check();
+    pair.check_fresh();
+}
+
+#[test]
+fn a_backup_that_undoes_what_the_log_does_not_show_is_noticed() {
+    let pair = Pair::of("CREATE TABLE t(a); INSERT INTO t VALUES (1)");
+    pair.check();
+    let mut shell = silent_shell(&pair);
+    let saved = pair.dir.file("saved.db");
+    shell.must(&format!(".backup '{}'\n;", saved.display()));
+    shell.must("INSERT INTO t VALUES (2);");
+    pair.check();
+    shell.must(&format!(".restore '{}'\n;", saved.display()));
+    pair.check();
+    assert_eq!(pair.primary.int("SELECT count(*) FROM t"), 1);
+}
+
 #[test]
 fn a_blob_written_in_place_is_brought_by_a_touch() {
     let pair = Pair::of(

@@ -576,8 +576,9 @@ impl<'p> Builder<'p> {
         self.bypassed.extend(self.doubts.tables().cloned());
         self.follow_count(count);
         let written = self.written(count);
+        let mut judged = false;
         let stored = loop {
-            if let Some(stored) = self.build(count, asked, written.as_ref())? {
+            if let Some(stored) = self.build(count, asked, written.as_ref(), &mut judged)? {
                 break stored;
             }
             // A table that cannot be read is left out from now on.
@@ -592,12 +593,13 @@ impl<'p> Builder<'p> {
         Ok(stored)
     }
 
-    /// The same; `None`: not without another table. `written`: see there.
+    /// The same; `None`: not without another table. `written`: see there. `judged`: whether the commits have been (`suspect`).
     fn build(
         &mut self,
         count: Option<Commits>,
         asked: bool,
         written: Option<&BTreeSet<String>>,
+        judged: &mut bool,
     ) -> Result<Option<bool>> {
         let publisher = self.publisher;
         let mut plan = self.plan(written)?;
@@ -605,7 +607,9 @@ impl<'p> Builder<'p> {
             check_same_file(&publisher.sidecar(), publisher.path())?;
             self.made_anew = true;
         }
-        self.suspect(count, written.is_some(), &plan)?;
+        if !std::mem::replace(judged, true) {
+            self.suspect(count, written, &plan)?;
+        }
         if self.suspect && self.may_send_all(asked)? {
             self.doubts.doubt_everything();
             plan = self.plan(written)?;
@@ -665,25 +669,32 @@ impl<'p> Builder<'p> {
         }
         drop(sidecar);
         self.published = plan.next;
-        self.doubts.covered(count);
+        self.doubts.covered(count, self.published.cursor);
         self.warn();
         Ok(Some(true))
     }
 
     /// Whether commits were seen that nothing explains: neither a hook that saw what was written, nor the log, the schema, the
     /// settings, a virtual table, the statistics of ANALYZE.
-    fn suspect(&mut self, count: Option<Commits>, hooks_saw_all: bool, plan: &snapshot::Plan) -> Result<()> {
+    fn suspect(
+        &mut self,
+        count: Option<Commits>,
+        written: Option<&BTreeSet<String>>,
+        plan: &snapshot::Plan,
+    ) -> Result<()> {
         self.hooked = self.publisher.signal.commits.load(Ordering::Acquire);
         // Counting begins anew when nobody had the file open in between: then nothing is known, and nothing suspected.
         let commits = self.count.zip(count).is_some_and(|(from, to)| from.wal == to.wal && from.count < to.count);
-        let unexplained = commits && !hooks_saw_all && !plan.explains_a_commit(&self.published);
-        if !unexplained && self.statistics.is_some() {
-            return Ok(());
+        let unexplained = commits && written.is_none() && !plan.explains_a_commit(&self.published);
+        let silent = self.doubts.shows_silent(count);
+        // What explains the next commit is what differs from what this snapshot shows.
+        let as_before = written.is_some_and(BTreeSet::is_empty) && plan.next.cookie == self.published.cookie;
+        let mut explained = !unexplained;
+        if let Some(survey) = self.survey.as_ref().filter(|_| !as_before || self.statistics.is_none()) {
+            let statistics = Some(snapshot::statistics(self.open()?, survey)?);
+            explained |= std::mem::replace(&mut self.statistics, statistics) != statistics;
         }
-        let Some(survey) = &self.survey else { return Ok(()) };
-        let statistics = Some(snapshot::statistics(self.open()?, survey)?);
-        let before = std::mem::replace(&mut self.statistics, statistics);
-        if unexplained && before == statistics && !self.suspect {
+        if (silent || !explained) && !self.suspect {
             self.publisher.sidecar().set_incomplete(true)?;
             self.suspect = true;
             self.suspect_until.get_or_insert_with(Instant::now);

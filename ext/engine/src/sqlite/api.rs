@@ -9,6 +9,7 @@ use std::panic::catch_unwind;
 use std::path::PathBuf;
 use std::ptr;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{ffi, Connection};
 
 use super::collation::StandIn;
@@ -79,6 +80,13 @@ impl Host {
     pub fn commits(self) -> Option<Commits> {
         // SAFETY: the handle is open (type invariant); this `Connection` does not own it, and runs no SQL.
         commits(&unsafe { Connection::from_handle(self.0) }.ok()?)
+    }
+
+    /// Whether triggers are switched off on this connection.
+    pub fn triggers_are_off(self) -> bool {
+        // SAFETY: the handle is open (type invariant); this `Connection` does not own it, and asks for a setting only.
+        let conn = unsafe { Connection::from_handle(self.0) };
+        conn.and_then(|conn| conn.db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER)).is_ok_and(|on| !on)
     }
 
     /// Whether a write transaction is open on the main database.

@@ -2,7 +2,9 @@
 //!
 //! - The update hook sees every row written, in true order. A row of `_logos_log` is a captured change: it remembers the
 //!   highest seq and counts. A row of a captured table whose log row does not come (the application's trigger cut ours off
-//!   with RAISE, or triggers are switched off) becomes a doubt: table and rowid, to be logged later.
+//!   with RAISE, or triggers are switched off) becomes a doubt: table and rowid, to be logged later. A TEMP trigger comes before ours,
+//!   and where it ends a statement, a log row that it caused looks like the one that is missing; so what a connection with
+//!   anything temporary writes is *guessed* to be missing: sent along with the message that its log rows are in.
 //! - The commit hook seals what was seen: it hands seq, counts and doubts to the publisher and wakes it. It runs no SQL,
 //!   and the commit is not done yet when it runs; the publisher looks again until a snapshot shows it.
 //! - The rollback hook forgets what was seen.
@@ -67,6 +69,11 @@ impl Doubt {
 #[derive(Debug, Default)]
 pub struct Doubts {
     tables: HashMap<String, Doubt>,
+    /// Rows that are sent along, each with a row of the log that was written in the same transaction.
+    guessed: Vec<(String, i64, i64)>,
+    /// A connection has committed with triggers switched off. SQLite tells hooks nothing of rows without a rowid, nor of rows deleted
+    /// all at once, so that anything may have been written.
+    silent: Option<Silent>,
     /// The count before the last of the commits that they are about; `None`: not known.
     after: Option<Commits>,
     /// Whether they were in a message already.
@@ -74,9 +81,21 @@ pub struct Doubts {
     everything: bool,
 }
 
+/// A commit of which only that much is known.
+#[derive(Debug, Clone, Copy)]
+struct Silent {
+    /// The count before it.
+    after: Option<Commits>,
+    /// Whether a snapshot was taken since.
+    looked: bool,
+}
+
 impl Doubts {
     /// Takes in what the hooks have told since.
     pub fn add(&mut self, more: Self) {
+        self.guessed.extend(more.guessed);
+        self.guessed.truncate(DOUBTS_MAX);
+        self.silent = more.silent.or(self.silent);
         if more.tables.is_empty() {
             return;
         }
@@ -100,9 +119,31 @@ impl Doubts {
         self.everything
     }
 
-    /// What is doubted of a table.
-    pub fn of(&self, table: &str) -> Option<&Doubt> {
-        self.tables.get(table)
+    /// What is doubted of a table of these names.
+    pub fn of(&self, names: &[&str]) -> Option<Doubt> {
+        let mut doubts = names.iter().filter_map(|name| self.tables.get(*name)).cloned();
+        let mut doubt = doubts.next()?;
+        doubts.for_each(|more| doubt.merge(more));
+        Some(doubt)
+    }
+
+    /// Whether a snapshot shows a commit that was made with triggers switched off, for the first time.
+    pub fn shows_silent(&mut self, snapshot: Option<Commits>) -> bool {
+        let Some(silent) = &mut self.silent else { return false };
+        let shown = match silent.after.zip(snapshot) {
+            Some((before, now)) => now != before,
+            None => std::mem::replace(&mut silent.looked, true),
+        };
+        if shown {
+            self.silent = None;
+        }
+        shown
+    }
+
+    /// Rows of a table of these names that are sent along, if the log ends with this row.
+    pub fn guessed(&self, names: &[&str], last: i64) -> Vec<i64> {
+        let rows = self.guessed.iter().filter(|(of, _, seq)| names.contains(&of.as_str()) && *seq <= last);
+        rows.map(|(_, rowid, _)| *rowid).collect()
     }
 
     /// The tables that a hook saw written past the log.
@@ -110,9 +151,10 @@ impl Doubts {
         self.tables.keys()
     }
 
-    /// A message has settled them, as far as its snapshot shows the commits that they are about.
-    pub fn covered(&mut self, snapshot: Option<Commits>) {
+    /// A message has settled them, as far as its snapshot shows the commits that they are about. `last`: the last row of its log.
+    pub fn covered(&mut self, snapshot: Option<Commits>, last: i64) {
         self.everything = false;
+        self.guessed.retain(|(_, _, seq)| *seq > last);
         let landed = match self.after.zip(snapshot) {
             // Where it is less, counting began anew, and that is later too.
             Some((before, now)) => now.wal == before.wal && now.count != before.count,
@@ -204,7 +246,7 @@ impl Signal {
 
     /// Adds doubts.
     fn add_doubts(&self, more: Doubts) {
-        if more.tables.is_empty() {
+        if more.tables.is_empty() && more.guessed.is_empty() && more.silent.is_none() {
             return;
         }
         self.doubts.lock().unwrap_or_else(PoisonError::into_inner).add(more);
@@ -247,6 +289,8 @@ struct Seen {
     /// Log rows that no UPDATE or DELETE has been counted against.
     unclaimed: u64,
     doubts: Doubts,
+    /// Rows of captured tables that a TEMP trigger may have kept from the log.
+    guessed: Vec<(String, i64)>,
     /// Whether rows of the main database were written: then its count of commits will move.
     any: bool,
     /// Tables without capture that were written to.
@@ -289,11 +333,15 @@ impl Context {
         self.last_class
     }
 
-    /// A row was written.
-    pub(super) fn row(&mut self, op: c_int, table: &[u8], rowid: i64) {
+    /// A row was written. `may_have_temp_triggers`: asked about the connection only where it matters.
+    pub(super) fn row(&mut self, op: c_int, table: &[u8], rowid: i64, may_have_temp_triggers: impl FnOnce() -> bool) {
         let class = self.classify(table);
         let seen = &mut self.transaction;
         (seen.any, self.noted) = (true, None);
+        let stays = class == Class::Captured && op != ffi::SQLITE_DELETE;
+        if stays && seen.guessed.len() < DOUBTS_MAX && may_have_temp_triggers() {
+            seen.guessed.push((String::from_utf8_lossy(table).into_owned(), rowid));
+        }
         match class {
             Class::Log if op == ffi::SQLITE_INSERT => {
                 seen.seq = seen.seq.max(rowid);
@@ -330,8 +378,13 @@ impl Context {
     }
 
     /// The transaction is about to be committed. `commits`: the count of commits before it, if all rows that it wrote were shown to us.
-    pub(super) fn commit(&mut self, commits: Option<Commits>) {
+    /// `may_be_silent`: whether triggers are switched off on the connection, or may have been if (given true) rows came without log rows.
+    pub(super) fn commit(&mut self, commits: Option<Commits>, may_be_silent: impl FnOnce(bool) -> bool) {
         let mut seen = std::mem::take(&mut self.transaction);
+        let bare = !(seen.waiting.is_empty() && seen.doubts.tables.is_empty());
+        if seen.rows == 0 && may_be_silent(bare) {
+            seen.doubts.silent = Some(Silent { after: commits, looked: false });
+        }
         if let Some(before) = commits.filter(|_| seen.any && !seen.elsewhere) {
             let commit = before.count.wrapping_add(1);
             let others = seen.others.iter().map(|table| String::from_utf8_lossy(table).to_ascii_lowercase());
@@ -344,6 +397,9 @@ impl Context {
         }
         if !seen.doubts.tables.is_empty() {
             seen.doubts.after = commits;
+        }
+        if seen.rows > 0 {
+            seen.doubts.guessed.extend(seen.guessed.into_iter().map(|(table, rowid)| (table, rowid, seen.seq)));
         }
         self.signal.seq.fetch_max(seen.seq, Ordering::AcqRel);
         self.signal.commits.fetch_add(1, Ordering::Relaxed);
@@ -386,8 +442,8 @@ mod tests {
         let signal = Arc::new(Signal::default());
         signal.set_captured(vec!["t".into(), "u".into()]);
         let mut context = Context::new(signal.clone());
-        events.iter().for_each(|(op, table, rowid)| context.row(*op, table.as_bytes(), *rowid));
-        context.commit(None);
+        events.iter().for_each(|(op, table, rowid)| context.row(*op, table.as_bytes(), *rowid, || false));
+        context.commit(None, |_| false);
         signal.take_doubts().tables
     }
 
@@ -428,9 +484,9 @@ mod tests {
         let signal = Arc::new(Signal::default());
         signal.set_captured(vec!["t".into()]);
         let mut context = Context::new(signal.clone());
-        context.row(INSERT, b"t", 1);
+        context.row(INSERT, b"t", 1, || false);
         context.transaction = Seen::default();
-        context.commit(None);
+        context.commit(None, |_| false);
         assert_eq!(signal.take_doubts().tables, HashMap::new());
         assert_eq!(signal.commits.load(Ordering::Relaxed), 1);
     }

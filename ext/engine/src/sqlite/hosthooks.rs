@@ -147,6 +147,14 @@ unsafe fn with(n: usize, body: impl FnOnce(&mut Context)) -> Option<&'static Tak
     unsafe { taken.as_ref() }
 }
 
+/// Whether triggers are switched off on the connection of this place, whose commit hook is running. Or may have been, if rows came
+/// without log rows (`bare`) and there is no TEMP trigger that could have kept ours from firing.
+fn may_be_silent<const N: usize>(bare: bool) -> bool {
+    let db = PLACES[N].owner.load(Ordering::Acquire) as *mut ffi::sqlite3;
+    // SAFETY: SQLite is calling us on this connection, so it is open.
+    unsafe { Host::new(db) }.triggers_are_off() || (bare && !may_have_temp_triggers::<N>())
+}
+
 unsafe extern "C" fn on_update<const N: usize>(
     argument: *mut c_void,
     op: c_int,
@@ -158,7 +166,7 @@ unsafe extern "C" fn on_update<const N: usize>(
     let (database, name) = unsafe { (CStr::from_ptr(db).to_bytes(), CStr::from_ptr(table).to_bytes()) };
     let note = |context: &mut Context| {
         if database == b"main" {
-            context.row(op, name, rowid);
+            context.row(op, name, rowid, may_have_temp_triggers::<N>);
         } else {
             context.row_of(database);
         }
@@ -171,6 +179,13 @@ unsafe extern "C" fn on_update<const N: usize>(
     }
 }
 
+/// Whether the connection of this place, whose update hook is running, has a temporary database, where TEMP triggers would be.
+fn may_have_temp_triggers<const N: usize>() -> bool {
+    let db = PLACES[N].owner.load(Ordering::Acquire) as *mut ffi::sqlite3;
+    // SAFETY: SQLite is calling us on this connection, so it is open. This looks a name up and changes nothing.
+    unsafe { ffi::sqlite3_db_readonly(db, c"temp".as_ptr()) >= 0 }
+}
+
 unsafe extern "C" fn on_commit<const N: usize>(argument: *mut c_void) -> c_int {
     let former = PLACES[N].taken.load(Ordering::Acquire);
     // SAFETY: SQLite is the caller. The former hook gets its own argument, and its answer holds: it may turn the commit into a
@@ -179,7 +194,7 @@ unsafe extern "C" fn on_commit<const N: usize>(argument: *mut c_void) -> c_int {
         let refused = former.as_ref().and_then(|taken| taken.commit).map_or(0, |former| former(argument));
         if refused == 0 {
             let commits = commits_before::<N>();
-            with(N, |context| context.commit(commits));
+            with(N, |context| context.commit(commits, may_be_silent::<N>));
         }
         refused
     }

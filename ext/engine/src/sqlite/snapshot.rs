@@ -44,6 +44,8 @@ pub struct Plan {
     /// What the channel has after it (its position is still the old one).
     pub next: Published,
     from: i64,
+    /// Whether a table was not under capture.
+    uncaptured: bool,
 }
 
 #[derive(Debug)]
@@ -85,8 +87,20 @@ impl Plan {
     }
 
     /// Whether anything that we look at was changed since the last message: then a commit that no hook saw is explained.
+    ///
+    /// - A schema that is as it was explains one if it was changed and changed back, which takes two changes: SQLite's backup API counts
+    ///   one more than what it overwrites. The triggers that we have made since are not compared.
+    /// - Sequences explain none: they grow whoever inserts, with triggers switched off too. Nor does a doubt.
+    /// - Whoever writes to a table that is not under capture yet logs nothing.
     pub fn explains_a_commit(&self, before: &Published) -> bool {
-        !self.is_empty() || self.moved(before) || self.next.stamps != before.stamps
+        let known = |p: &Published| (p.cursor, p.history, p.canary);
+        let changes = self.next.cookie.zip(before.cookie).map(|(now, before)| now - before);
+        !self.statements.is_empty()
+            || self.uncaptured
+            || self.settings.is_some()
+            || known(&self.next) != known(before)
+            || !matches!(changes, Some(0 | 1))
+            || self.next.stamps != before.stamps
     }
 }
 
@@ -154,7 +168,8 @@ pub fn statistics(conn: &Connection, survey: &Survey) -> Result<Digest> {
     let how = Reading::of(encoding(conn)?);
     let mut names = conn
         .prepare(&format!(
-            "SELECT name FROM sqlite_schema WHERE type = 'table' AND rootpage > 0 AND lower(name) NOT GLOB '{OURS}*' ORDER BY name"
+            "SELECT name FROM sqlite_schema WHERE type = 'table' AND rootpage > 0 AND lower(name) NOT GLOB '{OURS}*' \
+             AND name <> 'sqlite_sequence' ORDER BY name"
         ))
         .doing(doing)?;
     let names: Vec<String> = names.query_map([], |row| row.get(0)).and_then(Iterator::collect).doing(doing)?;
@@ -280,7 +295,7 @@ pub fn plan(
         let former = change.renamed.get(&captured.table.name).unwrap_or(&captured.table.name);
         let unsure = change.unsure.contains(&captured.table.name);
         let table_plan = plan_table(captured, (&before.bases, former), &log, remade || unsure, vacuumed);
-        let table_plan = with_doubts(captured, table_plan, doubts);
+        let table_plan = with_doubts((captured, former), table_plan, doubts, log.last);
         bases.extend(captured.id.filter(|_| captured.core).map(|id| Base {
             id,
             name: captured.table.name.clone(),
@@ -302,6 +317,7 @@ pub fn plan(
         encoding,
         news_of_doubt: false,
         from: before.cursor,
+        uncaptured: captured.iter().any(|c| !c.core),
         next: Published {
             position: before.position,
             cursor: log.last,
@@ -389,28 +405,37 @@ fn plan_table(
     })
 }
 
-/// Adds what was written past the log, as far as hooks saw it.
-fn with_doubts(captured: &Captured, plan: Option<TablePlan>, doubts: &Doubts) -> Option<TablePlan> {
+/// Adds what was written past the log, as far as hooks saw it, under the table's name or its former one. `last`: the last row of the log.
+fn with_doubts(
+    (captured, former): (&Captured, &str),
+    plan: Option<TablePlan>,
+    doubts: &Doubts,
+    last: i64,
+) -> Option<TablePlan> {
     let table = &captured.table;
     if doubts.everything() {
         return Some(TablePlan::whole(captured));
     }
-    let Some(doubt) = doubts.of(&table.name) else { return plan };
-    let rowids = match doubt {
-        _ if table.rowid_names.is_empty() => None,
-        Doubt::Rows(rowids) => Some(rowids),
+    let names = [table.name.as_str(), former];
+    let names = if former == table.name { &names[..1] } else { &names[..] };
+    let doubt = doubts.of(names);
+    let mut rowids = doubts.guessed(names, last);
+    match doubt {
+        None if rowids.is_empty() || table.rowid_names.is_empty() => return plan,
+        None => {}
+        Some(_) if table.rowid_names.is_empty() => return Some(TablePlan::whole(captured)),
+        Some(Doubt::Rows(rows)) => rowids.extend(rows),
         // What such a row may have replaced has its own key, so that nothing else was deleted.
-        Doubt::Bare(rowids) if table.key_is_rowid && table.unique.is_empty() => Some(rowids),
-        Doubt::Bare(_) | Doubt::Whole => None,
-    };
-    match (plan, rowids) {
-        (Some(plan), _) if plan.extent == Extent::Whole => Some(plan),
-        (_, None) => Some(TablePlan::whole(captured)),
-        (plan, Some(rowids)) => Some(TablePlan {
+        Some(Doubt::Bare(rows)) if table.key_is_rowid && table.unique.is_empty() => rowids.extend(rows),
+        Some(Doubt::Bare(_) | Doubt::Whole) => return Some(TablePlan::whole(captured)),
+    }
+    match plan {
+        Some(plan) if plan.extent == Extent::Whole => Some(plan),
+        plan => Some(TablePlan {
             table: table.clone(),
             extent: Extent::Keys,
             ids: plan.map(|plan| plan.ids).unwrap_or_default(),
-            rowids: rowids.clone(),
+            rowids,
         }),
     }
 }

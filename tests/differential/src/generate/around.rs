@@ -123,8 +123,7 @@ impl Generator {
         true
     }
 
-    /// A transaction whose connection has triggers switched off. One of another process can be told by its commit alone:
-    /// it changes nothing that would explain it, and the publisher looks before and after. Returns whether there was one.
+    /// A transaction whose connection has triggers switched off. Returns whether there was one.
     pub(super) fn silent_write(&mut self) -> bool {
         if !self.habits.has(Habit::Silent) || self.d.below(10) > 0 {
             return false;
@@ -133,10 +132,6 @@ impl Generator {
         let tables: Vec<Table> = self.tables(actor).into_iter().filter(|t| !t.is_view).collect();
         if tables.is_empty() {
             return true;
-        }
-        let alone = actor != Actor::Local;
-        if alone {
-            self.flush();
         }
         self.try_on(actor, ".triggers off");
         self.try_on(actor, "BEGIN");
@@ -147,9 +142,6 @@ impl Generator {
             self.try_on(actor, "COMMIT");
         }
         self.try_on(actor, ".triggers on");
-        if alone {
-            self.flush();
-        }
         true
     }
 }

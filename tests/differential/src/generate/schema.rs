@@ -18,8 +18,8 @@ pub struct Taste {
     pub foreign: u64,
     pub triggers: u64,
     pub odd_names: bool,
-    /// Whether AFTER INSERT triggers may say RAISE(IGNORE) or RAISE(FAIL): a writer without the extension would then
-    /// write rows that no trigger of ours sees.
+    /// Whether AFTER INSERT triggers may say RAISE(IGNORE) or RAISE(FAIL), and TEMP triggers may be AFTER INSERT or UPDATE: a
+    /// writer without the extension would then write rows that no trigger of ours sees.
     pub skipping: bool,
     /// Whether texts have quirks (`texts.rs`).
     pub quirks: bool,
@@ -66,7 +66,7 @@ pub fn create_table(d: &mut Dice, taste: Taste, name: &str, parents: &[Table]) -
     // Generated columns come from the second one, never from a rowid: a BEFORE trigger does not know one that SQLite is
     // going to choose, so what a UNIQUE generated column replaces then is not captured.
     for (i, column) in columns.iter_mut().enumerate().skip(1) {
-        decorate(d, taste, column, (i > 1).then_some(plain[1].as_str()));
+        decorate(d, taste, strict, column, (i > 1).then_some(plain[1].as_str()));
     }
     if d.below(10) < taste.foreign && !parents.is_empty() {
         constraints.push({
@@ -166,7 +166,7 @@ fn primary_key(d: &mut Dice, columns: &mut [Draft], constraints: &mut Vec<String
 }
 
 /// Adds constraints to a column that is not the key's first; one generated from `source`, if any.
-fn decorate(d: &mut Dice, taste: Taste, column: &mut Draft, source: Option<&str>) {
+fn decorate(d: &mut Dice, taste: Taste, strict: bool, column: &mut Draft, source: Option<&str>) {
     if !column.constraints.is_empty() {
         return;
     }
@@ -177,6 +177,10 @@ fn decorate(d: &mut Dice, taste: Taste, column: &mut Draft, source: Option<&str>
         // Versions of SQLite do not agree on reals as text, and what is stored was computed by whoever wrote it.
         let source = format!("CASE typeof({source}) WHEN 'real' THEN CAST({source} AS INTEGER) ELSE {source} END");
         let quirky = taste.quirks && d.below(2) == 0;
+        if quirky && strict {
+            // Versions of SQLite do not agree on whether a value of another type may be stored there.
+            column.declared = "ANY";
+        }
         let expression = match declared {
             _ if quirky => texts::generated(d, &source),
             "TEXT" => format!("CAST({source} AS TEXT) || '!'"),
@@ -292,7 +296,9 @@ pub fn create_trigger(d: &mut Dice, taste: Taste, name: &str, table: &Table, oth
     let event = d.pick(&["INSERT", "UPDATE", "DELETE"]);
     let time = if table.is_view { "INSTEAD OF" } else { d.pick(&["BEFORE", "AFTER"]) };
     let row = if event == "DELETE" { "OLD" } else { "NEW" };
-    let temp = if d.below(8) == 0 { "TEMP " } else { "" };
+    // Under OR FAIL one that comes before ours and fails has the effect of RAISE(FAIL).
+    let cuts_off = time == "AFTER" && event != "DELETE" && !taste.skipping;
+    let temp = if d.below(8) == 0 && !cuts_off { "TEMP " } else { "" };
     let of = if event == "UPDATE" && d.below(3) == 0 {
         format!(" OF {}", quote(&table.columns[d.below(table.columns.len() as u64) as usize].name))
     } else {
