@@ -460,6 +460,22 @@ fn an_index_that_does_not_fit_its_table_for_a_while_is_left_out_until_it_does() 
     }
 }
 
+/// After VACUUM we have something to write before new tables are looked at, and who reads keeps us from it.
+#[test]
+fn an_index_that_has_lost_its_table_is_named_while_somebody_reads() {
+    let pair = Pair::of(
+        "CREATE TABLE u(a); INSERT INTO u VALUES ('x'), ('y'); CREATE VIRTUAL TABLE docs USING fts4(a, content='u');",
+    );
+    pair.check();
+    let reader = open(&pair.primary_path());
+    let mut statement = reader.prepare("SELECT * FROM u").unwrap();
+    let mut rows = statement.query([]).unwrap();
+    assert!(rows.next().unwrap().is_some());
+    pair.run("VACUUM; ALTER TABLE u RENAME TO w");
+    flush(&pair.primary);
+    assert!(warnings(&pair.primary).contains("table docs is not replicated"), "{}", warnings(&pair.primary));
+}
+
 #[test]
 fn rows_that_share_a_null_key_enter_an_index_once() {
     let pair = Pair::with_options(

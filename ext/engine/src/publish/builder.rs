@@ -422,7 +422,10 @@ impl<'p> Builder<'p> {
             }
             home.note(conn).doing(|| "noting the channel".into())
         };
-        if !at_home && !self.write(make)? {
+        let ready = at_home || self.write(make)?;
+        self.left_out = schema::left_out(self.conn()?)?;
+        if !ready {
+            self.warn();
             return Ok(false);
         }
         // What the survey looks at is as old as this, or newer: then the cookie shows it at the next look.
@@ -430,9 +433,7 @@ impl<'p> Builder<'p> {
         let conn = self.conn.as_ref().ok_or_else(no_connection)?;
         let at = cookie(conn)?;
         let mut captured = capture::survey(conn, &mut schema::read(conn)?, &mut self.omitted)?;
-        let left_out = schema::left_out(conn)?;
         let done = self.enrol_tables(&mut captured, at)?;
-        self.left_out = left_out;
         self.warn();
         let known = captured.into_iter().filter(|c| c.core && !c.table.is_virtual).map(|c| c.table.name);
         self.publisher.signal.set_captured(known.collect());
