@@ -198,8 +198,7 @@ pub fn for_shell(sql: &str) -> String {
         Some((".dqs", to)) => format!(".dbconfig dqs_dml {to}\n.dbconfig dqs_ddl {to}\n;\n"),
         Some((".timeout", ms)) => format!(".timeout {ms}\n;\n"),
         _ if sql.starts_with('.') => String::new(),
-        // A comment may end the statement. Elsewhere no line ends before the semicolon: older shells keep it in the schema's text.
-        _ if sql.contains("--") => format!("{sql}\n;\n"),
+        // No line ends before the semicolon but that of a comment: shells keep it in the schema's text.
         _ => format!("{sql};\n"),
     }
 }
