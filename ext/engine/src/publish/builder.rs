@@ -543,7 +543,8 @@ impl<'p> Builder<'p> {
             return;
         }
         let Some((before, now)) = self.count.zip(now) else { return };
-        let Some(commits) = self.conn.as_ref().and_then(|conn| api::commits_between(conn, before, now)) else { return };
+        let logged = self.conn.as_ref().and_then(|conn| api::logged_between(conn, before, now));
+        let Some(commits) = logged.map(|logged| logged.commits) else { return };
         if now.count.wrapping_sub(before.count) == commits {
             return;
         }
@@ -694,6 +695,8 @@ impl<'p> Builder<'p> {
         if let Some(survey) = self.survey.as_ref().filter(|_| !as_before || self.statistics.is_none()) {
             let statistics = Some(snapshot::statistics(self.open()?, survey)?);
             explained |= std::mem::replace(&mut self.statistics, statistics) != statistics;
+            // ANALYZE that finds what was found before.
+            explained = explained || self.wrote_statistics_only(count)?;
         }
         if (silent || !explained) && !self.suspect {
             self.publisher.sidecar().set_incomplete(true)?;
@@ -702,6 +705,15 @@ impl<'p> Builder<'p> {
             self.warn();
         }
         Ok(())
+    }
+
+    /// Whether the commits since the last snapshot have written to no page but those of the statistics, as far as the log tells.
+    fn wrote_statistics_only(&self, now: Option<Commits>) -> Result<bool> {
+        let Some((before, now)) = self.count.zip(now) else { return Ok(false) };
+        let conn = self.open()?;
+        let Some(logged) = api::logged_between(conn, before, now) else { return Ok(false) };
+        let roots = snapshot::statistics_pages(conn).doing(|| "looking at the statistics of ANALYZE".into())?;
+        Ok(logged.commits > 0 && logged.pages.iter().all(|page| roots.contains(page)))
     }
 
     /// Whether all tables are sent whole now, since something may have been written past the log.

@@ -4,6 +4,7 @@
 //! - A `Host` is only made from a live handle, and used only while its registry entry exists (see `registry`).
 //! - No statement on the host's connection outlives a call.
 
+use std::collections::BTreeSet;
 use std::ffi::{c_char, c_int, c_void, CStr, CString};
 use std::panic::catch_unwind;
 use std::path::PathBuf;
@@ -212,30 +213,45 @@ pub fn commits(conn: &Connection) -> Option<Commits> {
     }
 }
 
-/// The commits between two counts of one file, as its write-ahead log has them; `None` where the log was begun anew in between.
-pub fn commits_between(conn: &Connection, from: Commits, to: Commits) -> Option<u32> {
-    /// Sizes of the log's header and of a frame's, and where the latter says how large a commit leaves the database (SQLite's file
-    /// format, sections 4.1 and 4.2): zero in a frame that ends no commit.
+/// What the write-ahead log has between two counts.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Logged {
+    /// How many commits.
+    pub commits: u32,
+    /// The pages that they have written; not all, if there are more than `PAGES_MAX`.
+    pub pages: BTreeSet<u32>,
+}
+
+/// More pages than the statistics of a database have.
+pub const PAGES_MAX: usize = 32;
+
+/// What was committed between two counts of one file, as its write-ahead log has it; `None` where that was begun anew in between.
+pub fn logged_between(conn: &Connection, from: Commits, to: Commits) -> Option<Logged> {
+    /// Sizes of the log's header and of a frame's, which begins with the number of its page and the size that a commit leaves the
+    /// database with: zero in a frame that ends none (SQLite's file format, sections 4.1 and 4.2).
     const LOG_HEADER: i64 = 32;
     const FRAME_HEADER: i64 = 24;
-    const SIZE_AT: i64 = 4;
     if !(from.wal && to.wal) || from.salts != to.salts || from.frames > to.frames {
         return None;
     }
     let page: i64 = conn.pragma_query_value(None, "page_size", |row| row.get(0)).ok()?;
     let log = file(conn, ffi::SQLITE_FCNTL_JOURNAL_POINTER).filter(|_| from.frames < to.frames);
-    let mut commits = 0;
+    let mut logged = Logged::default();
     for frame in i64::from(from.frames)..i64::from(to.frames) {
-        let (log, mut size) = (log?, [0; 4]);
-        let at = LOG_HEADER + frame * (FRAME_HEADER + page) + SIZE_AT;
+        let (log, mut header) = (log?, [0; 8]);
+        let at = LOG_HEADER + frame * (FRAME_HEADER + page);
         // SAFETY: `file` checked that the file is open; the buffer is as long as what is asked for.
-        let rc = unsafe { (*(*log).pMethods).xRead.map(|read| read(log, size.as_mut_ptr().cast(), 4, at)) };
+        let rc = unsafe { (*(*log).pMethods).xRead.map(|read| read(log, header.as_mut_ptr().cast(), 8, at)) };
         if rc != Some(ffi::SQLITE_OK) {
             return None;
         }
-        commits += u32::from(size != [0; 4]);
+        let [a, b, c, d, size @ ..] = header;
+        logged.commits += u32::from(size != [0; 4]);
+        if logged.pages.len() <= PAGES_MAX {
+            logged.pages.insert(u32::from_be_bytes([a, b, c, d]));
+        }
     }
-    Some(commits)
+    Some(logged)
 }
 
 /// A file of the main database, if it is open.

@@ -8,7 +8,7 @@
 //!
 //! Not here: when to take one, where it is stored (`publish`, `sidecar`).
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io::Write;
 
 use logos_log::ids::Digest;
@@ -159,6 +159,14 @@ pub(super) fn log_end(conn: &Connection) -> rusqlite::Result<End> {
     }
     let cursor = conn.query_row("SELECT max(seq) FROM _logos_log", [], |row| row.get(0))?;
     Ok(End { cursor, mark: mark(conn, cursor)?, history })
+}
+
+/// The pages where the tables of ANALYZE begin; as a rule they have no other.
+pub fn statistics_pages(conn: &Connection) -> rusqlite::Result<BTreeSet<u32>> {
+    let mut statement =
+        conn.prepare("SELECT rootpage FROM sqlite_schema WHERE type = 'table' AND name GLOB 'sqlite_stat[1-4]'")?;
+    let pages = statement.query_map([], |row| row.get(0))?.collect();
+    pages
 }
 
 /// Digest of what is written without any log row and is nobody's row: the statistics of ANALYZE, and tables that are not replicated
