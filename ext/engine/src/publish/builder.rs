@@ -69,8 +69,9 @@ const ERROR_PAUSE: Duration = Duration::from_millis(250);
 const REST_FACTOR: u32 = 8;
 const REST_MAX: Duration = Duration::from_millis(150);
 
-/// Log rows that are final before the writers are told to forget them.
+/// Log rows that are final before it is worth a write to forget them, and about the most time that this may take.
 const FORGET_WORTH: i64 = 5_000;
+const FORGET_TIME: Duration = Duration::from_millis(3);
 
 /// Largest database whose tables are all sent whole because something may have been written past the log, and for how long a byte
 /// sent for that reason keeps the next such message away. (Some applications write with triggers switched off each time.)
@@ -127,8 +128,10 @@ struct Builder<'p> {
     /// How long it took to make.
     message_took: Duration,
     sync: api::Sync,
-    /// The cursor up to which the writers may forget.
-    forgettable: i64,
+    /// The log begins no earlier than here.
+    oldest: i64,
+    /// Whether some of what is final was forgotten, and the rest is to follow.
+    forgetting: bool,
     /// What was written past the capture triggers, as far as hooks saw it.
     doubts: Doubts,
     /// The count of commits in the last snapshot, where it is known, and what explains commits that log nothing.
@@ -175,7 +178,8 @@ impl<'p> Builder<'p> {
             last_message: None,
             message_took: Duration::ZERO,
             sync: api::Sync::default(),
-            forgettable: 0,
+            oldest: 0,
+            forgetting: false,
             doubts: Doubts::default(),
             count: None,
             reopened: false,
@@ -733,27 +737,35 @@ impl<'p> Builder<'p> {
         Ok(small)
     }
 
-    /// Whether it is worth a write to tell the writers what they may forget.
+    /// Whether it is worth a write to forget what is final.
     fn may_forget(&self) -> bool {
-        self.publisher.state().final_cursor - self.forgettable >= FORGET_WORTH
+        self.forgetting || self.publisher.state().final_cursor - self.oldest >= FORGET_WORTH
     }
 
-    /// Tells them, if so. Returns whether to go on at once.
+    /// Forgets it, if so. Returns whether to go on at once.
     fn forget(&mut self) -> Result<bool> {
+        let doing = || "forgetting log rows that are final".to_string();
         let last = self.publisher.state().final_cursor;
+        if self.may_forget() {
+            self.oldest = capture::oldest(self.conn()?).doing(doing)?.unwrap_or(last);
+        }
         if !self.may_forget() {
             if self.schema_version.is_some() {
                 self.note_held_up(false);
             }
             return Ok(false);
         }
+        let mut all = false;
         let written = self.write(|conn| {
-            capture::forget_before(conn, last).doing(|| "noting which log rows may be forgotten".into())?;
+            all = capture::forget(conn, last, FORGET_TIME).doing(doing)?;
             crate::fault::point("forget.before_commit");
             Ok(())
         })?;
         if written {
-            self.forgettable = last;
+            self.forgetting = !all;
+            if all {
+                self.oldest = last;
+            }
             crate::fault::point("forget.done");
         }
         Ok(false)

@@ -7,12 +7,11 @@
 //!   `seq`, are told apart (`snapshot::mark`). The last rows that any message covers are never forgotten.
 //! - Row 0 of the log holds a random number for ever: the log's own name. A log that was emptied, or dropped and made again, has
 //!   another one or none, and what was published says nothing about it.
-//! - The writers forget what is published, in their own transactions: a trigger on the log deletes the oldest rows up to
-//!   `_logos_state.forgettable`, some thousands at every 1,024th row.
 //!
 //! Not here: what the triggers say (`triggers`), when to enrol (`publish`), what is made of the log (`snapshot`).
 
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension};
@@ -28,25 +27,23 @@ use crate::error::{Doing, Error, Result};
 /// Log rows before the cursor with which a restored backup is told from its original.
 pub(super) const REMEMBERED: i64 = 16;
 
+/// Log rows that are deleted between two looks at the clock.
+const FORGOTTEN_AT_ONCE: i64 = 1_024;
+
 /// The version of our tables in a database.
 const FORMAT: i64 = 3;
-
-/// Deletes at most four times as many rows as were logged since it last did, so that a long log shrinks while its writers
-/// notice nothing.
-const PRUNE: &str = "CREATE TRIGGER \"_logos_prune\" AFTER INSERT ON \"_logos_log\" WHEN NEW.seq % 1024 = 0 BEGIN \
-    DELETE FROM \"_logos_log\" WHERE seq > 0 AND seq < min((SELECT forgettable FROM \"_logos_state\"), \
-    (SELECT min(seq) FROM \"_logos_log\" WHERE seq > 0) + 4096); END";
 
 const TABLES: &str = "
     CREATE TABLE IF NOT EXISTS _logos_log(seq INTEGER PRIMARY KEY, tbl INTEGER, r INTEGER DEFAULT (random() & 32767), k0);
     CREATE TABLE IF NOT EXISTS _logos_table(id INTEGER PRIMARY KEY, name TEXT, replaces INTEGER);
-    CREATE TABLE IF NOT EXISTS _logos_state(id INTEGER PRIMARY KEY CHECK (id = 1), format INTEGER, forgettable INTEGER,
+    CREATE TABLE IF NOT EXISTS _logos_state(id INTEGER PRIMARY KEY CHECK (id = 1), format INTEGER,
         channel TEXT, path TEXT, file TEXT);
     INSERT OR IGNORE INTO _logos_log(seq, tbl, k0) VALUES(0, 0, random());
-    INSERT OR IGNORE INTO _logos_state(id, format, forgettable) VALUES(1, 3, 0);";
+    INSERT OR IGNORE INTO _logos_state(id, format) VALUES(1, 3);";
 
-/// From format 2 to 3.
+/// From format 2 to 3. Its trigger on the log was part of every statement that the application prepared.
 const UPGRADE: &str = "
+    DROP TRIGGER IF EXISTS \"_logos_prune\";
     ALTER TABLE _logos_state ADD COLUMN channel TEXT; ALTER TABLE _logos_state ADD COLUMN path TEXT;
     ALTER TABLE _logos_state ADD COLUMN file TEXT; UPDATE _logos_state SET format = 3;";
 
@@ -269,13 +266,7 @@ impl Present {
 /// empty what they like.
 pub fn is_set_up(conn: &Connection) -> rusqlite::Result<bool> {
     let found = |sql: &str| conn.query_row(sql, [], |row| row.get::<_, bool>(0)).unwrap_or(false);
-    let prune: Option<String> = conn
-        .query_row("SELECT sql FROM sqlite_schema WHERE type = 'trigger' AND name = '_logos_prune'", [], |row| {
-            row.get(0)
-        })
-        .optional()?;
-    Ok(prune.as_deref() == Some(PRUNE)
-        && found("SELECT r IS NOT NULL FROM _logos_log WHERE seq = 0 AND tbl = 0")
+    Ok(found("SELECT r IS NOT NULL FROM _logos_log WHERE seq = 0 AND tbl = 0")
         && found(&format!("SELECT format = {FORMAT} FROM _logos_state WHERE id = 1"))
         && found("SELECT count(*) > 0 FROM pragma_table_info('_logos_table')")
         && canary::is_armed(canary::read(conn).unwrap_or(None)))
@@ -295,23 +286,34 @@ pub fn set_up(conn: &Connection) -> Result<()> {
         remove(conn).doing(doing)?;
     }
     conn.execute_batch(TABLES).doing(doing)?;
-    let state = "SELECT count(*) FROM pragma_table_info('_logos_state')";
-    if conn.query_row(state, [], |row| row.get::<_, i64>(0)).doing(doing)? == 3 {
+    let state = "SELECT count(*) FROM pragma_table_info('_logos_state') WHERE name = 'channel'";
+    if conn.query_row(state, [], |row| row.get::<_, i64>(0)).doing(doing)? == 0 {
         conn.execute_batch(UPGRADE).doing(doing)?;
     }
-    conn.execute_batch(&format!("DROP TRIGGER IF EXISTS \"_logos_prune\"; {PRUNE}")).doing(doing)?;
     canary::arm(conn).doing(doing)
 }
 
-/// Notes which messages are final: the writers forget what those cover, but for the last rows. The caller has an open write
-/// transaction.
-pub fn forget_before(conn: &Connection, cursor: i64) -> rusqlite::Result<()> {
-    conn.execute(
-        "UPDATE _logos_state SET forgettable = coalesce((SELECT min(seq) FROM (SELECT seq FROM _logos_log \
-         WHERE seq > 0 AND seq <= ?1 ORDER BY seq DESC LIMIT ?2)), 0)",
+/// Where the log begins; `None` where nothing is in it.
+pub fn oldest(conn: &Connection) -> rusqlite::Result<Option<i64>> {
+    conn.query_row("SELECT min(seq) FROM _logos_log WHERE seq > 0", [], |row| row.get(0))
+}
+
+/// Deletes rows of the log up to the cursor of a message that is final, but for the last ones, and for as long as `time` allows. The
+/// caller has an open write transaction. Returns whether that was all.
+pub fn forget(conn: &Connection, cursor: i64, time: Duration) -> rusqlite::Result<bool> {
+    let start = Instant::now();
+    let kept: Option<i64> = conn.query_row(
+        "SELECT min(seq) FROM (SELECT seq FROM _logos_log WHERE seq > 0 AND seq <= ?1 ORDER BY seq DESC LIMIT ?2)",
         [cursor, REMEMBERED],
-    )
-    .map(drop)
+        |row| row.get(0),
+    )?;
+    let mut delete = conn.prepare("DELETE FROM _logos_log WHERE seq > 0 AND seq < ?1")?;
+    let Some((mut from, kept)) = oldest(conn)?.zip(kept) else { return Ok(true) };
+    while from < kept && start.elapsed() < time {
+        from = (from + FORGOTTEN_AT_ONCE).min(kept);
+        delete.execute([from])?;
+    }
+    Ok(from >= kept)
 }
 
 /// The log's own name; `None` where there is no log, or it was emptied.
