@@ -9,7 +9,7 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use harness::pair::{attach, flush, try_attach};
+use harness::pair::{attach, flush, publish, try_attach};
 use harness::status::messages;
 use harness::{assert_equal, open, wait_until, Pair, Shell, Sql};
 
@@ -104,6 +104,53 @@ const NUMBERED_TABLES: &str = "
     CREATE TABLE journal(n INTEGER PRIMARY KEY, who); CREATE TABLE other(id PRIMARY KEY, v) WITHOUT ROWID;";
 
 /// Every state a follower can see is one the primary had: numbers without a gap, equal in all tables.
+#[test]
+fn connections_that_are_open_go_on_at_once_when_capture_is_removed_and_begun_again() {
+    let pair = Pair::of(TABLES);
+    let statements = [
+        "INSERT INTO t(v) VALUES ('new')",
+        "UPDATE t SET id = id + 100, v = 'moved' WHERE id < 100",
+        "DELETE FROM t WHERE id % 2 = 1",
+        "REPLACE INTO u(id, mail) VALUES (1, 'a@x'), (2, 'a@x') RETURNING id",
+        "UPDATE OR REPLACE k SET b = 1",
+        "INSERT INTO k VALUES ('a', 1, 'x') ON CONFLICT DO UPDATE SET v = 'y'",
+    ];
+    let older = open(&pair.primary_path());
+    let mut shell = Shell::open(&pair.primary_path());
+    let mut prepared: Vec<_> = statements.iter().map(|sql| older.prepare(sql).unwrap()).collect();
+    // What they know of the schema is what it was before; a statement may have been compiled then, too.
+    let mut go_on = |what: &str| {
+        for (statement, sql) in prepared.iter_mut().zip(statements) {
+            let mut rows = statement.query([]).unwrap();
+            while rows.next().unwrap_or_else(|error| panic!("{what}: {error}\n  in: {sql}")).is_some() {}
+        }
+        statements.iter().for_each(|sql| older.run(sql));
+        statements.iter().for_each(|sql| drop(shell.must(&format!("{sql};"))));
+    };
+    let half = "SELECT count(*) > 0 AND NOT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = '_logos_log')
+                FROM sqlite_schema WHERE type = 'trigger' AND name GLOB '_logos_*'";
+    let (stop, path) = (AtomicBool::new(false), pair.primary_path());
+    std::thread::scope(|scope| {
+        let watching = scope.spawn(|| {
+            let watcher = open(&path);
+            while !stop.load(Ordering::Relaxed) {
+                assert_eq!(watcher.int(half), 0, "a trigger without the log that it names");
+            }
+        });
+        go_on("captured");
+        for n in 0..4 {
+            pair.run("SELECT logos_remove()");
+            go_on(&format!("removed {n}"));
+            publish(&pair.primary, &pair.dir.channel());
+            go_on(&format!("captured {n}"));
+        }
+        stop.store(true, Ordering::Relaxed);
+        watching.join().unwrap();
+    });
+    let url = publish(&pair.primary, &pair.dir.channel());
+    harness::replicate(&pair.primary, &url, &pair.dir.file("last.db"));
+}
+
 fn watch_order(replica: &Path, stop: &AtomicBool) -> usize {
     let mut seen = std::collections::BTreeSet::new();
     let mut conn = None;
