@@ -302,6 +302,25 @@ fn a_stand_in_that_the_user_names_brings_a_table_back_and_stays_with_the_replica
 }
 
 #[test]
+fn a_publisher_takes_stand_ins_so_that_both_sides_may_have_the_same_options_and_does_nothing_with_them() {
+    let pair = taught("CREATE TABLE tags(tag TEXT NOT NULL PRIMARY KEY COLLATE unicase, n) WITHOUT ROWID");
+    let publish = |collations: &str| {
+        let url = pair.dir.channel();
+        pair.primary.try_texts(&format!("SELECT logos_publish('{url}', '{{\"collations\": {{{collations}}}}}')"))
+    };
+    for collations in [r#""unicase": "nocase""#, "", r#""unicase": "binary", "other": "rtrim""#] {
+        assert_eq!(publish(collations).unwrap(), [pair.url.as_str()]);
+    }
+    let unknown = publish(r#""unicase": "german""#).unwrap_err().to_string();
+    assert!(unknown.contains("german") && unknown.contains("nocase"), "{unknown}");
+    pair.run("SELECT logos_stop()");
+    publish(r#""unicase": "nocase""#).unwrap();
+    pair.run("INSERT INTO tags VALUES ('a', 1)");
+    // Still: nothing is looked up by the stand-in, and a replica that is given none has none.
+    assert!(warnings(&pair, &follow(&pair)).contains("table tags is left out: no such collation sequence: unicase"));
+}
+
+#[test]
 fn a_fresh_replica_in_utf16_takes_a_stand_in_from_its_first_message() {
     let dir = harness::TempDir::new();
     let primary = open(&dir.file("primary.db"));

@@ -77,8 +77,8 @@ pub struct Options {
     /// The database was moved here together with its sidecar, and the original is gone.
     #[serde(default)]
     pub moved: bool,
-    /// As `attach_replica` takes it, so that both can be given the same options. A primary needs none: what is sorted by a collation
-    /// that only the application's own connections have is never looked up here (`sqlite::collation`).
+    /// As `attach_replica` takes it, so that an application may give both the same; checked, and of no effect. A primary needs none: what
+    /// is sorted by a collation that only the application's own connections have is never looked up here (`sqlite::collation`).
     #[serde(default)]
     pub collations: StandIns,
     /// What only a Logos node needs; a folder ignores it.
@@ -273,10 +273,15 @@ impl Publisher {
     /// Another call of `logos_publish`, from another connection maybe: the same channel, and no other options.
     fn check_same(&self, url: &Url, options: &Options) -> Result<()> {
         if url.transport == self.url.transport && url.channel.is_none_or(|id| id == self.channel) {
-            // What only matters at the start is no difference.
-            let Options { moved, standby, .. } = self.options;
-            let options = Options { moved, standby, ..options.clone() };
-            return match options == self.options || options == (Options { moved, standby, ..Options::default() }) {
+            // What only matters at the start, or never, is no difference.
+            let mattering = |options: &Options| Options {
+                moved: false,
+                standby: false,
+                collations: StandIns::default(),
+                ..options.clone()
+            };
+            let same = [&self.options, &Options::default()];
+            return match same.into_iter().any(|same| mattering(same) == mattering(options)) {
                 true => Ok(()),
                 false => Err(Error::fix(
                     format!("{} is being published already, with other options", self.path().display()),
