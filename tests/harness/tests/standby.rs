@@ -63,6 +63,31 @@ fn the_next_worker_publishes_when_the_first_is_killed() {
 }
 
 #[test]
+fn whoever_asks_in_a_process_that_does_not_publish_is_told_who_does_and_goes_on_standing_by() {
+    let dir = TempDir::new();
+    let path = dir.file("primary.db");
+    open_plain(&path).run(TABLE);
+    let (mut first, _) = worker(&dir);
+    let position = first.must("SELECT logos_flush(30);");
+    let mut idle = Shell::open_with_logos(&path);
+    for call in ["flush(1)", "position()", "resync()", &format!("wait('{position}', 1)")] {
+        let said = idle.ask(&format!("SELECT logos_{call};")).err;
+        assert!(said.contains("is published by another process") && said.contains("standby"), "{call}: {said}");
+    }
+    let next = open(&path);
+    stand_by(&next, &dir);
+    let error = next.fails("SELECT logos_remove()");
+    assert!(error.contains("another process publishes"), "{error}");
+    assert_eq!(states(&next), ["standby"], "nothing was removed, nor ended");
+    first.kill();
+    wait_until("it takes over", || states(&next) != ["standby"]);
+    next.run("SELECT logos_remove()");
+    assert_eq!(states(&next), Vec::<String>::new());
+    let said = idle.ask("SELECT logos_flush(1);").err;
+    assert!(said.contains("is not being published by this process"), "{said}");
+}
+
+#[test]
 fn a_worker_that_ends_in_order_is_followed_at_once() {
     let dir = TempDir::new();
     open_plain(&dir.file("primary.db")).run(TABLE);

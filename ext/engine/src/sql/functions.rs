@@ -22,7 +22,7 @@ use crate::replica::{self, Follower, Puller};
 use crate::sqlite::api::{host_version, Host};
 use crate::sqlite::database::Database;
 use crate::sqlite::role::{self, Role};
-use crate::sqlite::sidecar::Removal;
+use crate::sqlite::sidecar::{self, Removal};
 use crate::sqlite::{capture, connection, guard};
 
 type Function = fn(&Context<'_>) -> Result<Value>;
@@ -92,7 +92,10 @@ fn with_connection<T>(ctx: &Context<'_>, run: impl FnOnce(&Connection) -> Result
 
 fn text(ctx: &Context<'_>, index: usize, what: &str) -> Result<String> {
     ctx.get::<String>(index).map_err(|_| {
-        Error::fix(format!("{what} must be text"), "nothing was changed; see the README for an example of the call")
+        Error::fix(
+            format!("{what} must be text"),
+            "nothing was changed; what was given is NULL, a number or a blob: text stands in single quotes",
+        )
     })
 }
 
@@ -152,11 +155,18 @@ fn publisher(ctx: &Context<'_>) -> Result<Arc<Publisher>> {
         return Ok(publisher);
     }
     not_a_replica(ctx)?;
-    if registry::standby(&database).is_some() {
+    let stands_by = registry::standby(&database).is_some();
+    if stands_by || sidecar::is_held(database.path()) {
+        let (this_one, when) = match stands_by {
+            true => (", and this one stands by", "this one will when it takes over"),
+            false => ("", "publish with {\"standby\": true} to go on when it ends"),
+        };
         return Err(Error::fix(
-            format!("{} is published by another process, and this one stands by", database.path().display()),
-            "nothing was lost: what is committed here is captured, and published there. Only the process that publishes knows how far \
-             that has come; this one will when it takes over",
+            format!("{} is published by another process{this_one}", database.path().display()),
+            format!(
+                "nothing was lost: what is committed here is captured, and published there. Only the process that publishes knows how \
+                 far that has come; {when}"
+            ),
         )
         .with_code(rusqlite::ffi::SQLITE_LOCKED));
     }
@@ -386,9 +396,12 @@ fn remove(ctx: &Context<'_>) -> Result<Value> {
     outside_transaction(host, "logos_remove")?;
     let database = database_of(host)?;
     let role = role(ctx)?;
+    registry::former_publishers(&database).iter().for_each(|former| former.stop(PATIENCE));
+    // What stands by goes on doing so where removal is refused.
+    let refused_or_not = registry::standby(&database).map(|_| Removal::begin(database.path())).transpose()?;
     stop_all(&database);
     registry::former_publishers(&database).iter().for_each(|former| former.stop(PATIENCE));
-    let sidecar = Removal::begin(database.path())?;
+    let sidecar = refused_or_not.map_or_else(|| Removal::begin(database.path()), Ok)?;
     match role {
         Role::Empty | Role::Plain => {}
         Role::Primary => publish::remove_from(&database)?,
