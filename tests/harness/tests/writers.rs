@@ -151,6 +151,27 @@ fn connections_that_are_open_go_on_at_once_when_capture_is_removed_and_begun_aga
     harness::replicate(&pair.primary, &url, &pair.dir.file("last.db"));
 }
 
+/// What SQLite does wherever the table that a trigger names was dropped and made again by others.
+#[test]
+fn a_connection_that_dropped_the_log_writes_again_once_it_has_read_the_file() {
+    for end in ["", "SELECT logos_remove()"] {
+        let pair = Pair::of(TABLES);
+        let tool = open(&pair.primary_path());
+        tool.run("INSERT INTO t(v) VALUES ('before'); DROP TABLE _logos_log");
+        wait_until("the log is there again", || {
+            pair.primary.int("SELECT count(*) FROM sqlite_schema WHERE name = '_logos_log'") == 1
+        });
+        pair.run("INSERT INTO t(v) VALUES ('others write')");
+        pair.run(end);
+        let error = tool.fails("INSERT INTO t(v) VALUES ('stale')");
+        assert!(error.contains("no such table: main._logos_log"), "{error}");
+        tool.run("SELECT count(*) FROM r; INSERT INTO t(v) VALUES ('after')");
+        if end.is_empty() {
+            pair.check();
+        }
+    }
+}
+
 fn watch_order(replica: &Path, stop: &AtomicBool) -> usize {
     let mut seen = std::collections::BTreeSet::new();
     let mut conn = None;
