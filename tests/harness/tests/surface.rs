@@ -68,6 +68,29 @@ fn the_library_exports_its_entry_points_and_nothing_else() {
     assert_eq!(symbols, ["sqlite3_extension_init", "sqlite3_logos_init"]);
 }
 
+#[test]
+fn options_that_cannot_be_read_are_refused_with_the_names_that_there_are() {
+    let dir = TempDir::new();
+    let conn = open(&dir.file("x.db"));
+    let calls = [
+        (
+            "SELECT logos_publish('dir:nowhere', ",
+            "batch_ms, collations, fee_cap, in_flight, journal, moved, poll_ms, reserve_percent, standby, wallet_key",
+        ),
+        ("SELECT * FROM attach_replica('dir:nowhere', ", "collations, confirm, follow, poll_ms"),
+    ];
+    for (call, names) in calls {
+        for json in ["[]", "1", "", "{", r#"{"jurnal": 1}"#, r#"{"poll_ms": "often"}"#] {
+            let error = conn.fails(&format!("{call}'{json}')"));
+            assert!(error.contains("cannot be used") && error.ends_with(&format!("names: {names}")), "{json}: {error}");
+            assert!(!error.contains("struct"), "{json}: {error}");
+        }
+        let error = conn.fails(&format!("{call}1)"));
+        assert!(error.contains("the options must be text"), "{error}");
+    }
+    assert_eq!(conn.int("SELECT count(*) FROM sqlite_schema"), 0);
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn the_library_takes_sqlite_from_its_host() {

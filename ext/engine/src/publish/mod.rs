@@ -63,7 +63,7 @@ const FAREWELL_LAST: Duration = Duration::from_secs(5);
 
 /// Options of `logos_publish`, one JSON object.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "one JSON object")]
 pub struct Options {
     /// `"wal"` (the default) switches to WAL; `"keep"` leaves the journal mode, and then the application's commits may
     /// find the database BUSY while a snapshot is read.

@@ -32,7 +32,7 @@ pub use follow::{reached, Follower, Report};
 
 /// Options of `attach_replica`, one JSON object.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "one JSON object")]
 pub struct Options {
     /// Keep pulling in the background.
     #[serde(default)]
