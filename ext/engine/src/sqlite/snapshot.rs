@@ -180,10 +180,15 @@ pub fn statistics(conn: &Connection, survey: &Survey) -> Result<Digest> {
              AND name <> 'sqlite_sequence' ORDER BY name"
         ))
         .doing(doing)?;
-    let names: Vec<String> = names.query_map([], |row| row.get(0)).and_then(Iterator::collect).doing(doing)?;
+    // Nobody can ask for a table, or a column, whose name is no UTF-8.
+    let names = names.query_map([], |row| Ok(row.get_ref(0)?.as_str().ok().map(str::to_string)));
+    let names: Vec<Option<String>> = names.and_then(Iterator::collect).doing(doing)?;
     let mut queries = Vec::new();
-    for name in names.iter().filter(|name| !survey.captured.iter().any(|c| c.table.name == **name)) {
-        let columns = schema::column_names(conn, name).doing(doing)?;
+    for name in names.iter().flatten().filter(|name| !survey.captured.iter().any(|c| c.table.name == **name)) {
+        let columns = match schema::column_names(conn, name) {
+            Err(e) if concerns_object(&e) => continue,
+            columns => columns.doing(doing)?,
+        };
         for order in ["", "DESC"] {
             let limit = if name.starts_with("sqlite_stat") { -1 } else { GLANCE };
             let sql = format!(
