@@ -82,6 +82,27 @@ fn a_backup_by_the_api_is_a_database_of_its_own() {
     is_a_database_of_its_own(&pair, &copy);
 }
 
+/// Replicas would have refused each further message: their text cannot be encoded anew.
+#[test]
+fn a_database_in_another_text_encoding_that_is_copied_over_the_published_one_is_not_published() {
+    let mut pair = Pair::of(TABLES);
+    pair.check();
+    let copy_over = |from: &Connection, to: &mut Connection| {
+        Backup::new(from, to).unwrap().run_to_completion(100, std::time::Duration::ZERO, None).unwrap();
+    };
+    let mut former = Connection::open(pair.dir.file("former.db")).unwrap();
+    copy_over(&pair.primary, &mut former);
+    let other = Connection::open(pair.dir.file("other.db")).unwrap();
+    other.run("PRAGMA encoding = 'UTF-16le'; CREATE TABLE other(x); INSERT INTO other VALUES ('x')");
+    copy_over(&other, &mut pair.primary);
+    let error = pair.primary.fails("SELECT logos_flush(20)");
+    assert!(error.contains("its text is UTF-16le, the channel's is UTF-8"), "{error}");
+    assert_eq!(open(&pair.primary_path()).text("SELECT x FROM other"), "x");
+    copy_over(&former, &mut pair.primary);
+    pair.run(WRITES);
+    pair.check();
+}
+
 #[test]
 fn vacuum_into_makes_a_database_of_its_own() {
     let pair = Pair::of(TABLES);

@@ -213,7 +213,8 @@ impl<'p> Builder<'p> {
                 }
                 Err(e) if matches!(e.kind, Kind::Resync | Kind::Bug) || retired => return Err(e),
                 Err(e) => {
-                    self.data_version = None;
+                    // The next turn opens the file anew: what the connection knows of it (its text encoding) may not hold any more.
+                    fork::inside(|| (self.conn, self.parked) = (None, None));
                     self.publisher.update(|p| {
                         p.builder = Some(e);
                         p.failed = ticket;

@@ -72,6 +72,7 @@ fn within_snapshot(primary: &Connection, replica: &Connection, position: Positio
             stamps: Vec::new(),
             settings: Some(settings),
             incomplete: role::position(replica)?.is_some_and(|standing| standing.incomplete),
+            encoding: Some(snapshot::encoding(replica)?),
             canary: canary::read(primary).doing(doing)?,
             // What is sent as equal was compared: nothing that happened before matters.
             cookie: Some(cookie),

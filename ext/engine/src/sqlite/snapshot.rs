@@ -206,7 +206,8 @@ pub fn statistics(conn: &Connection, survey: &Survey) -> Result<Digest> {
 }
 
 /// How the database stores text.
-fn encoding(conn: &Connection) -> Result<Encoding> {
+/// How a database encodes text.
+pub(super) fn encoding(conn: &Connection) -> Result<Encoding> {
     let encoding: String =
         conn.pragma_query_value(None, "encoding", |row| row.get(0)).doing(|| "looking at the text encoding".into())?;
     Encoding::from_pragma(&encoding)
@@ -278,6 +279,7 @@ pub fn plan(
     let canary = canary::read(conn).unwrap_or(None);
     let vacuumed = !canary::is_armed(canary) || before.canary.is_some_and(|before| Some(before) != canary);
     let encoding = encoding(conn)?;
+    check_encoding(before, encoding)?;
     let how = Reading::of(encoding);
     let mut tables = Vec::new();
     let mut bases = Vec::new();
@@ -342,6 +344,7 @@ pub fn plan(
             sequences,
             settings: Some(settings),
             incomplete: before.incomplete,
+            encoding: Some(encoding),
             canary,
             cookie: Some(cookie),
         },
@@ -359,6 +362,21 @@ fn evidence(before: &Published, captured: &[Captured], cookie: i64) -> diff::Evi
         same_table: tables().map(|(was, now)| (was.name.clone(), now.table.name.clone())).collect(),
         called: tables().map(|(was, now)| (was.name.clone(), columns::called(&was.columns, &now.columns))).collect(),
         cookie_moved: before.cookie.map(|before| cookie - before),
+    }
+}
+
+/// Only another database in the place of the one that was published can have another encoding (the backup API copies it along).
+fn check_encoding(before: &Published, now: Encoding) -> Result<()> {
+    match before.encoding.filter(|&before| before != now) {
+        None => Ok(()),
+        Some(before) => Err(Error::fix(
+            format!(
+                "another database was copied over the published one: its text is {}, the channel's is {}, and no replica can change that",
+                now.pragma(),
+                before.pragma()
+            ),
+            "nothing was published from it; copy the former database back, or begin a new channel: SELECT logos_remove(), then publish",
+        )),
     }
 }
 

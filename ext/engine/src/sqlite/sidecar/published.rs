@@ -1,7 +1,7 @@
 //! What the channel has as of the last stored message: with this the next one is made.
 
 use logos_log::ids::{Digest, Position};
-use logos_log::payload::Settings;
+use logos_log::payload::{Encoding, Settings};
 use rusqlite::{Connection, OptionalExtension, Transaction};
 
 use super::{position_of, Sidecar};
@@ -32,6 +32,8 @@ pub struct Published {
     pub settings: Option<Settings>,
     /// Whether the last message called what the channel has incomplete.
     pub incomplete: bool,
+    /// How text is encoded in all messages: replicas cannot change it. `None` before the first, and where a former build made it.
+    pub encoding: Option<Encoding>,
     /// The canary's rowid at the last message.
     pub canary: Option<i64>,
     /// `PRAGMA schema_version` at the last message, moved on by what we ourselves did to the schema since.
@@ -107,6 +109,7 @@ impl Sidecar {
         };
         let cursor_mark = self.meta::<Vec<u8>>("cursor_mark")?.and_then(|mark| Digest::from_slice(&mark).ok());
         let history = self.meta("history")?;
+        let encoding = self.meta::<String>("encoding")?.and_then(|name| Encoding::from_pragma(&name));
         let (cursor, canary, cookie) = (self.meta("cursor")?.unwrap_or(0), self.meta("canary")?, self.meta("cookie")?);
         Ok(Published {
             position,
@@ -119,6 +122,7 @@ impl Sidecar {
             sequences,
             settings,
             incomplete: self.meta::<bool>("told_incomplete")?.unwrap_or(false),
+            encoding,
             canary,
             cookie,
         })
@@ -173,6 +177,7 @@ pub(super) fn store(tx: &Transaction<'_>, p: &Published) -> rusqlite::Result<()>
     put.execute(("history", p.history))?;
     put.execute(("cursor_mark", p.cursor_mark.map(|d| d.0.to_vec())))?;
     put.execute(("told_incomplete", p.incomplete))?;
+    put.execute(("encoding", p.encoding.map(Encoding::pragma)))?;
     put.execute(("canary", p.canary))?;
     put.execute(("cookie", p.cookie))?;
     if let Some(settings) = p.settings {
