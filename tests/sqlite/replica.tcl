@@ -58,7 +58,13 @@ proc publish {db path} {
     if {$code} return
     if {$::mode eq "plain" || [incr ::times($path)] > 200} { set ::channels($path) plain; return }
     set folder $::home/channel[incr ::replicas]
-    if {[catch {$db one {SELECT logos_publish('dir:' || $folder)}} answer]} {
+    set refused [catch {$db one {SELECT logos_publish('dir:' || $folder)}} answer]
+    if {$refused && [string match *sidecar*missing* $answer]} {
+        # A copy of a database that was published here and deleted since.
+        catch {$db one {SELECT logos_remove()}}
+        set refused [catch {$db one {SELECT logos_publish('dir:' || $folder)}} answer]
+    }
+    if {$refused} {
         set ::refused($path) $answer
     } else {
         set ::channels($path) $answer
