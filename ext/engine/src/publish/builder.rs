@@ -204,6 +204,7 @@ impl<'p> Builder<'p> {
             }
             let retired = self.publisher.retired.load(Ordering::Acquire);
             let ticket = self.publisher.tickets.load(Ordering::Acquire);
+            let opened_before = self.conn.is_some();
             match fork::inside(|| self.turn(retired)) {
                 Ok(true) => continue,
                 Ok(false) if retired => return Ok(()),
@@ -212,9 +213,12 @@ impl<'p> Builder<'p> {
                     self.publisher.signal.wait(pause, commits);
                 }
                 Err(e) if matches!(e.kind, Kind::Resync | Kind::Bug) || retired => return Err(e),
+                // What a connection has read of its file once (the text encoding) may not hold any more: a new one has a try.
+                Err(e) if opened_before && e.kind == Kind::Fix => {
+                    fork::inside(|| (self.conn, self.parked) = (None, None))
+                }
                 Err(e) => {
-                    // The next turn opens the file anew: what the connection knows of it (its text encoding) may not hold any more.
-                    fork::inside(|| (self.conn, self.parked) = (None, None));
+                    self.data_version = None;
                     self.publisher.update(|p| {
                         p.builder = Some(e);
                         p.failed = ticket;
