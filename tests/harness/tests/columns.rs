@@ -120,6 +120,19 @@ fn a_column_set_back_on_a_replica_is_set_back_in_its_indexes_too() {
 }
 
 /// As a person edits constraints by hand, in the way that SQLite's page on ALTER TABLE gives.
+/// Of a STRICT table: such a default stops no statement until it is used.
+#[test]
+fn a_default_that_its_column_cannot_hold_stops_no_replica() {
+    let setup = "CREATE TABLE t(id INTEGER PRIMARY KEY, a INT NOT NULL DEFAULT 'none', b ANY DEFAULT '1') STRICT;
+        INSERT INTO t VALUES (1, 0, 0), (2, 0, 0);";
+    let steps = [
+        "BEGIN; CREATE TABLE gone(a); DROP TABLE gone; CREATE TABLE stays(a); DELETE FROM t WHERE id = 1; COMMIT",
+        "BEGIN; CREATE TABLE gone(a); DROP TABLE gone; CREATE TABLE other(a); DELETE FROM t; COMMIT",
+        "BEGIN; ALTER TABLE t DROP COLUMN b; INSERT INTO t VALUES (3, 3); ALTER TABLE t ADD COLUMN b ANY DEFAULT '1'; COMMIT",
+    ];
+    in_every_order(setup, &steps);
+}
+
 fn by_hand(from: &str, to: &str) -> String {
     format!(
         "BEGIN; PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = replace(sql, '{from}', '{to}') WHERE name = 'big'; \

@@ -460,6 +460,21 @@ fn an_index_that_does_not_fit_its_table_for_a_while_is_left_out_until_it_does() 
     }
 }
 
+/// Until it is made anew, the trigger that writes to it keeps every table from being altered.
+#[test]
+fn an_index_that_becomes_another_table_keeps_no_table_from_being_altered() {
+    let mut pair = Pair::of(
+        "CREATE TABLE u(a, b); CREATE TABLE v(a, gone); INSERT INTO v VALUES (1, 2);
+         CREATE VIRTUAL TABLE f USING fts5(a, content='u');
+         CREATE TRIGGER f_insert AFTER INSERT ON u BEGIN INSERT INTO f(rowid, a) VALUES (NEW.rowid, NEW.a); END;",
+    );
+    pair.check();
+    pair.run("BEGIN; DROP TABLE f; CREATE VIRTUAL TABLE f USING fts5(a, b); ALTER TABLE v DROP COLUMN gone; COMMIT");
+    pair.run("INSERT INTO u VALUES ('x', 'y')");
+    pair.check();
+    pair.check_fresh();
+}
+
 /// After VACUUM we have something to write before new tables are looked at, and who reads keeps us from it.
 #[test]
 fn an_index_that_has_lost_its_table_is_named_while_somebody_reads() {

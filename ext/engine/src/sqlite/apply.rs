@@ -273,11 +273,11 @@ impl<'t> Applying<'t> {
         self.schema_changed = true;
         unguard(self.tx)?;
         let aside = self.set_aside(statements)?;
-        // An index cannot be opened, and so not dropped, once the table that it is made from is gone. Others are dropped in their
-        // turn: triggers that write to them keep a table from being altered once they are gone.
-        let is_index = |o: &Object, name: &str| o.name == name && matches!(virtuals::way(o), Way::Index(_));
+        // An index that has its columns from its table cannot be opened, and so not dropped, once that is gone. Others are dropped in
+        // their turn: triggers that write to them keep a table from being altered once they are gone.
         let drops_index = |sql: &&String| {
-            sqltext::dropped(sql).is_some_and(|(_, name)| self.virtuals.iter().any(|o| is_index(o, &name)))
+            let is_it = |o: &Object, name: &str| o.name == name && virtuals::has_columns_of_its_table(o);
+            sqltext::dropped(sql).is_some_and(|(_, name)| self.virtuals.iter().any(|o| is_it(o, &name)))
         };
         let (first, then): (Vec<&String>, Vec<&String>) = statements.iter().partition(drops_index);
         for sql in first.into_iter().chain(then) {

@@ -23,8 +23,10 @@ pub fn default_of(object: &Object, column: &str) -> Option<String> {
         return None;
     }
     let conn = connection::open_memory().ok()?;
+    // A table that is STRICT refuses what its column cannot hold, and so no row holds it.
+    let like = if sqltext::is_strict(&object.sql) { "(_logos_c ANY) STRICT" } else { "(_logos_c)" };
     let add = format!(
-        "CREATE TABLE _logos_d(_logos_c); INSERT INTO _logos_d VALUES(1); ALTER TABLE _logos_d ADD COLUMN {}",
+        "CREATE TABLE _logos_d{like}; INSERT INTO _logos_d VALUES(1); ALTER TABLE _logos_d ADD COLUMN {}",
         definition.text
     );
     conn.execute_batch(&add).ok()?;

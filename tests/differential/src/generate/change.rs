@@ -1,5 +1,6 @@
 //! Schema changes, one at a time and in the sequences that migrations consist of.
 
+use harness::rusqlite::version_number;
 use harness::Sql;
 
 use super::look::{self, quote, Table};
@@ -9,6 +10,9 @@ use crate::program::Actor;
 
 /// How many sequences there are.
 pub(super) const SEQUENCES: u64 = 9;
+
+/// From this version on a column that is added with DEFAULT true is of its type in the rows that are there; 3.40 is older.
+const SHOWS_TEXT: i32 = 3_054_000;
 
 impl Generator {
     pub(super) fn new_table(&mut self, actor: Actor) {
@@ -85,7 +89,11 @@ impl Generator {
         let extra = match self.d.below(9) {
             0..=2 if self.taste.quirks => {
                 let null = self.d.pick(&["", " NOT NULL"]);
-                format!("{null} DEFAULT {}", texts::default(&mut self.d, "b"))
+                let default = texts::default(&mut self.d, "b");
+                // Rows that are there show the number 1, which a TEXT column cannot hold, until a VACUUM makes it text.
+                let shows_number = declared == "TEXT" && ["true", "false"].contains(&default.to_lowercase().as_str());
+                let default = if shows_number && version_number() < SHOWS_TEXT { "'true'".into() } else { default };
+                format!("{null} DEFAULT {default}")
             }
             0..=1 => format!(" DEFAULT {}", self.literal()),
             2 => format!(" NOT NULL DEFAULT {}", self.d.below(9)),
