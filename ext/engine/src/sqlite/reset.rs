@@ -23,7 +23,6 @@ pub fn default_of(object: &Object, column: &str) -> Option<String> {
         return None;
     }
     let conn = connection::open_memory().ok()?;
-    // A table that is STRICT refuses what its column cannot hold, and so no row holds it.
     let like = if sqltext::is_strict(&object.sql) { "(_logos_c ANY) STRICT" } else { "(_logos_c)" };
     let add = format!(
         "CREATE TABLE _logos_d{like}; INSERT INTO _logos_d VALUES(1); ALTER TABLE _logos_d ADD COLUMN {}",
@@ -37,6 +36,8 @@ pub fn default_of(object: &Object, column: &str) -> Option<String> {
         [kind],
         |row| row.get(0),
     );
+    // What the column of a STRICT table cannot hold, no row holds.
+    conn.execute(&format!("UPDATE _logos_d SET {} = {literal}", quote(column)), []).ok()?;
     again.unwrap_or(false).then_some(literal)
 }
 
