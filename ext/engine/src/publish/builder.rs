@@ -546,14 +546,21 @@ impl<'p> Builder<'p> {
         Ok(())
     }
 
-    /// While we had the file closed, maybe nobody had it open, and counting began anew. The log says how many commits there were.
+    /// While we had the file closed, maybe nobody had it open, and counting began anew. The log says how many commits there were; where
+    /// it was begun anew as well, nothing is known.
     fn follow_count(&mut self, now: Option<Commits>) {
         if !std::mem::replace(&mut self.reopened, false) {
             return;
         }
         let Some((before, now)) = self.count.zip(now) else { return };
-        let logged = self.conn.as_ref().and_then(|conn| api::logged_between(conn, before, now));
-        let Some(commits) = logged.map(|logged| logged.commits) else { return };
+        if !(before.wal && now.wal) {
+            return;
+        }
+        let Some(logged) = self.conn.as_ref().and_then(|conn| api::logged_between(conn, before, now)) else {
+            self.count = None;
+            return;
+        };
+        let commits = logged.commits;
         if now.count.wrapping_sub(before.count) == commits {
             return;
         }

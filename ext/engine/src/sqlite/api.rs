@@ -77,10 +77,21 @@ impl Host {
         unsafe { ffi::sqlite3_get_autocommit(self.0) != 0 }
     }
 
-    /// The count of commits to the main database (`commits`).
+    /// The count of commits to the main database (`commits`), while a write transaction is open on it. This is part of every commit of
+    /// the application.
     pub fn commits(self) -> Option<Commits> {
-        // SAFETY: the handle is open (type invariant); this `Connection` does not own it, and runs no SQL.
-        commits(&unsafe { Connection::from_handle(self.0) }.ok()?)
+        // SAFETY: the handle is open (type invariant).
+        unsafe {
+            let file = file_of(self.0, ffi::SQLITE_FCNTL_FILE_POINTER)?;
+            // Without WAL, whoever writes has more than a shared lock on the file: then its header need not be read.
+            let mut lock: c_int = -1;
+            let (main, state) = (c"main".as_ptr(), ptr::from_mut(&mut lock).cast());
+            let told = ffi::sqlite3_file_control(self.0, main, ffi::SQLITE_FCNTL_LOCKSTATE, state) == ffi::SQLITE_OK;
+            if told && lock == ffi::SQLITE_LOCK_SHARED {
+                return commits_in_wal(file);
+            }
+            commits_of(file)
+        }
     }
 
     /// Whether triggers are switched off on this connection.
@@ -182,8 +193,15 @@ const VERSIONS_AT: i64 = 18;
 /// The count of commits to the main database of a connection that has it open. No SQL is run, and nothing changed.
 pub fn commits(conn: &Connection) -> Option<Commits> {
     let file = file(conn, ffi::SQLITE_FCNTL_FILE_POINTER)?;
+    // SAFETY: `file` checked that the file is open.
+    unsafe { commits_of(file) }
+}
+
+/// # Safety
+/// The file is that of a main database, and open.
+unsafe fn commits_of(file: *mut ffi::sqlite3_file) -> Option<Commits> {
     let mut header = [0; 10];
-    // SAFETY: `file` checked that the file is open; the buffer is as long as what is asked for.
+    // SAFETY: as the caller says; the buffer is as long as what is asked for.
     let rc = unsafe { (*(*file).pMethods).xRead.map(|read| read(file, header.as_mut_ptr().cast(), 10, VERSIONS_AT)) };
     if rc != Some(ffi::SQLITE_OK) {
         return None;
@@ -192,6 +210,13 @@ pub fn commits(conn: &Connection) -> Option<Commits> {
     if (write, read) == (1, 1) {
         return Some(Commits { wal: false, count: u32::from_be_bytes(counter), salts: [0; 2], frames: 0 });
     }
+    // SAFETY: as the caller says.
+    unsafe { commits_in_wal(file) }
+}
+
+/// # Safety
+/// The file is that of a main database in WAL mode, and open.
+unsafe fn commits_in_wal(file: *mut ffi::sqlite3_file) -> Option<Commits> {
     let mut page: *mut std::ffi::c_void = ptr::null_mut();
     // SAFETY: the file is open, and its methods have this one if their version says so. The file is in WAL mode, so SQLite has mapped
     // the first part of the wal-index, which begins with two copies of its header; asked for again, it is handed out. Others write
@@ -256,11 +281,18 @@ pub fn logged_between(conn: &Connection, from: Commits, to: Commits) -> Option<L
 
 /// A file of the main database, if it is open.
 pub(super) fn file(conn: &Connection, opcode: i32) -> Option<*mut ffi::sqlite3_file> {
+    // SAFETY: the handle is open for as long as `conn` is borrowed.
+    unsafe { file_of(conn.handle(), opcode) }
+}
+
+/// # Safety
+/// The handle is open.
+unsafe fn file_of(db: *mut ffi::sqlite3, opcode: i32) -> Option<*mut ffi::sqlite3_file> {
     let mut file: *mut ffi::sqlite3_file = ptr::null_mut();
-    // SAFETY: the handle is open for as long as `conn` is borrowed; both opcodes in use store a `sqlite3_file *` through the
-    // pointer; its methods are NULL when it is not open, which is checked.
+    // SAFETY: as the caller says; both opcodes in use store a `sqlite3_file *` through the pointer; its methods are NULL when it is not
+    // open, which is checked.
     unsafe {
-        let rc = ffi::sqlite3_file_control(conn.handle(), c"main".as_ptr(), opcode, ptr::from_mut(&mut file).cast());
+        let rc = ffi::sqlite3_file_control(db, c"main".as_ptr(), opcode, ptr::from_mut(&mut file).cast());
         let open = rc == ffi::SQLITE_OK && !file.is_null() && !(*file).pMethods.is_null();
         open.then_some(file)
     }
