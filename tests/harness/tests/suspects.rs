@@ -121,3 +121,28 @@ fn a_replica_of_a_former_build_learns_of_it() {
     pair.check();
     assert_eq!(replica.int("SELECT incomplete FROM _logos_replica"), 0);
 }
+
+/// A virtual table is looked at when a commit may have written to it, and commits are known by the file's own count. That begins anew
+/// when nobody has the file open for a moment, and may come to the number that it had.
+#[test]
+fn a_count_that_comes_to_the_same_number_again_hides_no_change() {
+    let pair = Pair::of("CREATE VIRTUAL TABLE d USING fts4(a, b, notindexed=b); INSERT INTO d VALUES ('x', 'y')");
+    flush(&pair.primary);
+    let parked = || std::thread::sleep(std::time::Duration::from_millis(500));
+    for closes_last in [true, false] {
+        for value in ["one", "two", "one", "three"] {
+            parked();
+            let writer = open(&pair.primary_path());
+            writer.run(&format!("UPDATE d SET b = '{value}'"));
+            if closes_last {
+                // The publisher has closed the file before: this close ends the write-ahead log.
+                parked();
+            }
+            drop(writer);
+            flush(&pair.primary);
+        }
+        let replica = open(&pair.replica_path());
+        attach(&replica, &pair.url);
+        assert_eq!(replica.texts("SELECT a || ' ' || b FROM d"), ["x three"], "closes last: {closes_last}");
+    }
+}
