@@ -7,6 +7,7 @@ use super::look::{self, quote, Table};
 use super::{schema, texts, value, Generator, TABLES_MAX};
 use crate::habits::Habit;
 use crate::program::Actor;
+use crate::run::shells_are_alike;
 
 /// How many sequences there are.
 pub(super) const SEQUENCES: u64 = 9;
@@ -90,12 +91,10 @@ impl Generator {
             0..=2 if self.taste.quirks => {
                 let null = self.d.pick(&["", " NOT NULL"]);
                 let default = texts::default(&mut self.d, "b");
-                // Rows that are there show the number 1, which a TEXT column cannot hold, until a VACUUM makes it text.
-                let shows_number = declared == "TEXT" && ["true", "false"].contains(&default.to_lowercase().as_str());
-                let default = if shows_number && version_number() < SHOWS_TEXT { "'true'".into() } else { default };
+                let default = Self::agreed(declared.as_str(), default);
                 format!("{null} DEFAULT {default}")
             }
-            0..=1 => format!(" DEFAULT {}", self.literal()),
+            0..=1 => format!(" DEFAULT {}", Self::agreed(declared.as_str(), self.literal().into())),
             2 => format!(" NOT NULL DEFAULT {}", self.d.below(9)),
             3 => format!(" AS (length({source})) VIRTUAL"),
             4 => " COLLATE NOCASE".into(),
@@ -103,6 +102,17 @@ impl Generator {
             _ => String::new(),
         };
         self.try_on(actor, &format!("ALTER TABLE {} ADD COLUMN {name} {declared}{extra}", main(table)));
+    }
+
+    /// A default of which rows that are there show the value that new rows get. SQLite 3.40 shows the number 1 where a TEXT column is
+    /// added with DEFAULT true, and an integer for a real without a fraction: other values than a newer one, whose DROP COLUMN then
+    /// writes its own.
+    fn agreed(declared: &str, default: String) -> String {
+        match default.to_lowercase().as_str() {
+            "true" | "false" if declared == "TEXT" && version_number() < SHOWS_TEXT => "'true'".into(),
+            "1e3" | "5." | "-0.0" if !shells_are_alike() => "2.5".into(),
+            _ => default,
+        }
     }
 
     /// What ALTER TABLE takes as a default: constants only.
