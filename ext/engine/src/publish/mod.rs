@@ -113,7 +113,11 @@ pub fn publish(database: &Database, url: &Url, options: &Options) -> Result<Stri
     }
     match Publisher::start(database, url, options.clone()) {
         Err(e) if options.standby && e.code == Some(rusqlite::ffi::SQLITE_LOCKED) => stand_by(),
-        started => started.map(|publisher| publisher.url()),
+        started => started.map(|publisher| {
+            // An attach_replica that was refused here is no news any more.
+            registry::remove_follower(database);
+            publisher.url()
+        }),
     }
 }
 
