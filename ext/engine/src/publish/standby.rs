@@ -6,7 +6,7 @@
 //! Invariants
 //! - Who publishes holds the lock of the sidecar, which the system lets go of when a process ends, however it ends. Looking whether
 //!   it is held writes nothing, and opens no file of the application's.
-//! - Nobody stands by for what was taken out: where the database is not under capture any more, standing by ends.
+//! - Nobody stands by for what was taken out: where the database is not under capture and has no sidecar, standing by ends.
 //! - When the application has closed its last connection, no publisher begins any more.
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
@@ -143,7 +143,9 @@ impl Standby {
             return Ok(false);
         }
         let role = role::role(&connection::open(&self.database)?)?;
-        if role != Role::Primary {
+        // Who was to publish may have died before anything was captured; but what was removed has no sidecar either.
+        let removed = role != Role::Primary && !sidecar::path_of(self.database.path()).exists();
+        if removed || matches!(role, Role::Replica(_)) {
             return Ok(true);
         }
         match Publisher::begin(&self.database, &self.url, self.options.clone()) {
