@@ -106,6 +106,9 @@ struct Run<'p> {
     running: bool,
     /// A backup was restored, and `logos_resync` has not looked since.
     restored: bool,
+    /// The schema cookie when it was made, and whether it has brought another schema back.
+    saved_at: i64,
+    undoes_schema: bool,
     /// Somebody wrote with triggers switched off.
     silent: bool,
     /// Who has triggers switched off on a connection that no hook of ours tells of.
@@ -149,6 +152,8 @@ impl<'p> Run<'p> {
             url: None,
             running: false,
             restored: false,
+            saved_at: 0,
+            undoes_schema: false,
             silent: false,
             apart: HashSet::new(),
             hooked: HashSet::new(),
@@ -182,6 +187,7 @@ impl<'p> Run<'p> {
             Step::Backup => {
                 self.actors.settle();
                 self.shadow.backup();
+                self.saved_at = self.cookie();
                 shadow::copy(&self.primary, &self.saved());
                 Ok(())
             }
@@ -352,8 +358,17 @@ impl<'p> Run<'p> {
         Ok(())
     }
 
+    fn cookie(&self) -> i64 {
+        self.shadow.observer.int("PRAGMA schema_version")
+    }
+
     fn restore(&mut self) -> Checked {
-        if self.at_rest()? && self.shadow.restore() {
+        if !self.at_rest()? {
+            return Ok(());
+        }
+        let cookie = self.cookie();
+        if self.shadow.restore() {
+            self.undoes_schema = cookie != self.saved_at;
             shadow::copy(&self.saved(), &self.primary);
             self.restored = self.url.is_some();
         }
@@ -437,6 +452,10 @@ impl<'p> Run<'p> {
         // A connection that saw the empty file tells the encoding it found then, until it reads something.
         replica.int("SELECT count(*) FROM sqlite_schema");
         let compared = compare(&self.observer, replica);
+        // Until `logos_resync` nothing tells of a restored backup that undoes what the log does not show.
+        if compared.is_err() && self.restored && (self.silent || self.undoes_schema) {
+            return Ok(());
+        }
         if compared.is_err() && self.silent && self.says_incomplete() {
             // What nobody could have seen, which is said, and there is one call that mends it.
             let mended = self.observer.try_run("SELECT logos_resync(); SELECT logos_flush(60)");

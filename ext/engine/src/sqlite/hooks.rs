@@ -313,17 +313,28 @@ impl Context {
         }
     }
 
-    fn classify(&mut self, table: &[u8]) -> Class {
+    /// Looks which tables are under capture, if that has changed; returns whether it has.
+    fn refresh(&mut self) -> bool {
         let epoch = self.signal.epoch.load(Ordering::Acquire);
-        if epoch != self.epoch {
+        let changed = epoch != self.epoch;
+        if changed {
             self.epoch = epoch;
             self.captured = self.signal.captured.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        } else if table == self.last_table {
+        }
+        changed
+    }
+
+    fn is_captured(&self, table: &[u8]) -> bool {
+        self.captured.iter().any(|name| name.as_bytes() == table)
+    }
+
+    fn classify(&mut self, table: &[u8]) -> Class {
+        if !self.refresh() && table == self.last_table {
             return self.last_class;
         }
         self.last_class = if table == b"_logos_log" {
             Class::Log
-        } else if self.captured.iter().any(|name| name.as_bytes() == table) {
+        } else if self.is_captured(table) {
             Class::Captured
         } else {
             Class::Other
@@ -381,6 +392,11 @@ impl Context {
     /// `may_be_silent`: whether triggers are switched off on the connection, or may have been if (given true) rows came without log rows.
     pub(super) fn commit(&mut self, commits: Option<Commits>, may_be_silent: impl FnOnce(bool) -> bool) {
         let mut seen = std::mem::take(&mut self.transaction);
+        // A table that came under capture meanwhile: its rows were not told from others, and the snapshot that has it whole may be older.
+        self.refresh();
+        for table in seen.others.clone().iter().filter(|table| self.is_captured(table)) {
+            seen.doubt(table, Doubt::Whole);
+        }
         let bare = !(seen.waiting.is_empty() && seen.doubts.tables.is_empty());
         if seen.rows == 0 && may_be_silent(bare) {
             seen.doubts.silent = Some(Silent { after: commits, looked: false });
@@ -477,6 +493,17 @@ mod tests {
         assert_eq!(doubts(&[(INSERT, "t", 7)]), HashMap::from([("t".to_string(), Doubt::Bare(vec![7]))]));
         assert_eq!(doubts(&[(UPDATE, "t", 7)]), HashMap::from([("t".to_string(), Doubt::Whole)]));
         assert_eq!(doubts(&[(DELETE, "t", 7)]), HashMap::from([("t".to_string(), Doubt::Whole)]));
+    }
+
+    #[test]
+    fn a_table_that_comes_under_capture_during_a_transaction_is_doubted() {
+        let signal = Arc::new(Signal::default());
+        let mut context = Context::new(signal.clone());
+        context.row(INSERT, b"t", 1, || false);
+        context.row(INSERT, b"other", 1, || false);
+        signal.set_captured(vec!["t".into()]);
+        context.commit(None, |_| false);
+        assert_eq!(signal.take_doubts().tables, HashMap::from([("t".to_string(), Doubt::Whole)]));
     }
 
     #[test]
