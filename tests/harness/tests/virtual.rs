@@ -475,6 +475,20 @@ fn an_index_that_becomes_another_table_keeps_no_table_from_being_altered() {
     pair.check_fresh();
 }
 
+#[test]
+fn an_index_forgets_a_column_that_was_dropped_and_added_again() {
+    let mut pair = Pair::of(
+        "CREATE TABLE w(id INTEGER PRIMARY KEY, b, a); INSERT INTO w VALUES (1, 'old', 'x'), (2, 'old', 'y');
+         CREATE VIRTUAL TABLE f USING fts5(b, a, content='w', content_rowid='id');",
+    );
+    pair.check();
+    pair.run("BEGIN; ALTER TABLE w DROP COLUMN b; ALTER TABLE w ADD COLUMN b; COMMIT");
+    let replica = pair.check();
+    assert_eq!(replica.int("SELECT count(*) FROM f WHERE f MATCH 'old'"), 0);
+    assert_eq!(replica.int("SELECT count(*) FROM f WHERE f MATCH 'x'"), 1);
+    pair.check_fresh();
+}
+
 /// After VACUUM we have something to write before new tables are looked at, and who reads keeps us from it.
 #[test]
 fn an_index_that_has_lost_its_table_is_named_while_somebody_reads() {

@@ -301,7 +301,14 @@ impl<'t> Applying<'t> {
         // Made anew by these statements, they are no more writable.
         self.leave_out_tables(&self.not_writable.clone())?;
         self.find_virtuals()?;
-        for object in self.virtuals.iter().filter(|o| statements.contains(&o.sql) || aside.contains(o)) {
+        // A column may be dropped and added again under a name that an index has.
+        let dropped =
+            statements.iter().filter(|sql| sql.contains(" DROP COLUMN ")).filter_map(|sql| sqltext::altered(sql));
+        let dropped: Vec<String> = dropped.map(|(table, _)| table.to_ascii_lowercase()).collect();
+        let is_over =
+            |o: &Object| matches!(virtuals::way(o), Way::Index(i) if dropped.contains(&i.content.to_ascii_lowercase()));
+        let stale = |o: &&Object| statements.contains(&o.sql) || aside.contains(o) || is_over(o);
+        for object in self.virtuals.iter().filter(stale) {
             if let Way::Index(indexer) = virtuals::way(object) {
                 self.rebuild.push(indexer);
             }
