@@ -72,6 +72,25 @@ fn after_the_last_close_the_write_ahead_log_is_gone() {
     assert_eq!(open(&copy).int("SELECT a FROM t"), 1);
 }
 
+/// Whoever closes does not wait for long: what the publisher is at is interrupted, but not what its own close does.
+#[test]
+fn the_write_ahead_log_is_gone_also_when_the_publisher_was_in_the_midst_of_a_large_message() {
+    let dir = TempDir::new();
+    let path = dir.file("primary.db");
+    open(&path).run("CREATE TABLE t(id INTEGER PRIMARY KEY, b)");
+    for n in 0..6 {
+        let conn = open(&path);
+        publish(&conn, &dir.channel());
+        conn.run(&format!(
+            "WITH n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 60)
+             INSERT INTO t SELECT {n} * 100 + i, randomblob(1000000) FROM n"
+        ));
+        std::thread::sleep(Duration::from_millis(n * 40));
+        conn.close().unwrap();
+        assert_eq!(log_bytes(&path), 0, "round {n}");
+    }
+}
+
 #[test]
 fn the_write_ahead_log_of_a_following_replica_stays_small() {
     let pair = Pair::of("CREATE TABLE t(id INTEGER PRIMARY KEY, v)");

@@ -284,6 +284,8 @@ impl<'p> Builder<'p> {
     /// Lets go of the file. If the application has closed its last connection, and left its write-ahead log to us, we do what its
     /// close would have done.
     fn leave(&mut self) {
+        // From here on nobody interrupts: closing would leave the write-ahead log where it is.
+        self.publisher.update(|p| p.interrupt = None);
         let database = &self.publisher.database;
         let left_over = || database.is_in_place().then(|| database.footprint()).is_some_and(|f| f.has_log());
         if self.conn.is_none() && left_over() {

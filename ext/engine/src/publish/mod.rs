@@ -330,8 +330,8 @@ impl Publisher {
         self.stop.store(true, Ordering::Release);
         let deadline = Instant::now() + FAREWELL_LAST;
         while Instant::now() < deadline {
-            let interrupt = self.state().interrupt.clone();
-            interrupt.iter().for_each(|handle| handle.interrupt());
+            // Under the lock: the builder takes the handle away before it closes the file.
+            self.state().interrupt.iter().for_each(|handle| handle.interrupt());
             self.signal.wake();
             if self.wait_until(&Patience::of(Duration::from_millis(50)), done).is_some() {
                 return;

@@ -88,6 +88,8 @@ impl Background {
     /// Whether closing this connection, if it is the file's last, does what closing the application's last would have done: brings
     /// the write-ahead log into the database and removes it.
     pub fn checkpoint_on_close(&self, does: bool) {
+        // An interrupt that no statement has met would be met by the checkpoint; the next statement begins without it.
+        let _ = self.conn.execute_batch("SELECT 1");
         // Should this fail, the log stays where it is, and whoever opens the file next reads it.
         let _ = self.conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, !does);
     }
