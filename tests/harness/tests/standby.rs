@@ -253,3 +253,27 @@ fn a_database_of_the_former_format_is_taken_over() {
     wait_until("the channel is noted", || pair.url.ends_with(&noted()));
     assert_eq!(pair.primary.int("SELECT format FROM _logos_state"), 3);
 }
+
+/// As with a connection for each request: the publisher of the one before may still be at its farewell.
+#[test]
+fn nobody_stands_by_for_a_publisher_of_the_same_process() {
+    let dir = TempDir::new();
+    let path = dir.file("primary.db");
+    open_plain(&path).run(TABLE);
+    let mut url = String::new();
+    for n in 0..30 {
+        let conn = open(&path);
+        url = stand_by(&conn, &dir);
+        assert_ne!(states(&conn), ["standby"], "request {n}");
+        conn.run(&format!("INSERT INTO t(v) VALUES ('request {n}')"));
+        if n % 3 == 0 {
+            conn.run("SELECT logos_stop()");
+            assert_eq!(states(&conn), ["stopped"], "request {n}");
+            assert!(conn.fails("SELECT logos_flush()").contains("logos_publish"));
+        }
+        conn.close().unwrap();
+    }
+    let conn = open(&path);
+    assert_eq!(stand_by(&conn, &dir), url);
+    replicate(&conn, &url, &dir.file("replica.db"));
+}

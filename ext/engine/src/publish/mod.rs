@@ -51,6 +51,9 @@ use crate::sqlite::{capture, connection};
 /// How long a publisher that was told to end is waited for before another takes over. Its threads look at every step.
 const HANDOVER: Duration = Duration::from_secs(10);
 
+/// How long its threads may take to let go of the sidecar once they are done; somebody who waits for it holds it longer.
+const LETTING_GO: Duration = Duration::from_millis(500);
+
 /// How long transactions keep us from writing before the status says so: what most of them take is no news.
 const HELD_UP_NEWS: Duration = Duration::from_secs(5);
 
@@ -105,8 +108,13 @@ pub fn now_ms() -> i64 {
 /// Publishes a database, or stands by where the options allow it and another process publishes it. Returns the channel's URL.
 pub fn publish(database: &Database, url: &Url, options: &Options) -> Result<String> {
     let stand_by = || Standby::start(database, url, options).map(|standby| standby.url());
-    if options.standby && registry::publisher(database).is_none() && sidecar::is_held(database.path()) {
-        return stand_by();
+    if registry::publisher(database).is_none_or(|publisher| publisher.has_ended()) {
+        // The one before may still be at its farewell, with the sidecar in its hands. What it has not sent, we send.
+        registry::former_publishers(database).into_iter().for_each(|former| end(former, HANDOVER));
+        // One that has just ended may not have closed it yet; who publishes here opens it as soon as it can.
+        if options.standby && is_published_elsewhere(database) {
+            return stand_by();
+        }
     }
     if let Some(standby) = registry::remove_standby(database) {
         standby.end();
@@ -119,6 +127,22 @@ pub fn publish(database: &Database, url: &Url, options: &Options) -> Result<Stri
             publisher.url()
         }),
     }
+}
+
+/// Ends a publisher, and returns when its sidecar is free: as soon as its threads have let go of it.
+pub fn end(publisher: Arc<Publisher>, patience: Duration) {
+    publisher.stop(patience);
+    let database = publisher.database.clone();
+    drop(publisher);
+    let deadline = Instant::now() + LETTING_GO;
+    while sidecar::is_open_here(database.path()) && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Whether a process other than this one publishes a database.
+pub fn is_published_elsewhere(database: &Database) -> bool {
+    !sidecar::is_open_here(database.path()) && sidecar::is_held(database.path())
 }
 
 /// One database being published by this process.
@@ -223,8 +247,7 @@ impl Publisher {
             return publisher.check_same(url, &options).map(|()| publisher);
         }
         let path = database.path();
-        // The one before may still be at its farewell, with the sidecar in its hands. What it has not sent, we send.
-        registry::former_publishers(database).iter().for_each(|former| former.stop(HANDOVER));
+        registry::former_publishers(database).into_iter().for_each(|former| end(former, HANDOVER));
         prepare(database, &options)?;
         let sidecar = match Sidecar::open(path, || may_begin(database)) {
             // Two threads may both have come here; the one that lost finds the winner's publisher.

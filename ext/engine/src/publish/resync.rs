@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::{publish, Publisher};
+use super::{end, publish, Publisher};
 use crate::channel::logos::reconfigured;
 use crate::error::{Doing, Error, Result};
 use crate::registry;
@@ -54,7 +54,7 @@ pub fn resync(publisher: Arc<Publisher>) -> Result<String> {
     }
     let found = take_over(&publisher);
     registry::remove_publisher(&database);
-    drop(publisher);
+    end(publisher, PATIENCE);
     // The home was checked when publishing began, and may have been said to be another one.
     let published = publish(&database, &url, &options);
     let found = found?;

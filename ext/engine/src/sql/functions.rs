@@ -22,7 +22,7 @@ use crate::replica::{self, Follower, Puller};
 use crate::sqlite::api::{host_version, Host};
 use crate::sqlite::database::Database;
 use crate::sqlite::role::{self, Role};
-use crate::sqlite::sidecar::{self, Removal};
+use crate::sqlite::sidecar::Removal;
 use crate::sqlite::{capture, connection, guard};
 
 type Function = fn(&Context<'_>) -> Result<Value>;
@@ -156,7 +156,7 @@ fn publisher(ctx: &Context<'_>) -> Result<Arc<Publisher>> {
     }
     not_a_replica(ctx)?;
     let stands_by = registry::standby(&database).is_some();
-    if stands_by || sidecar::is_held(database.path()) {
+    if stands_by || publish::is_published_elsewhere(&database) {
         let (this_one, when) = match stands_by {
             true => (", and this one stands by", "this one will when it takes over"),
             false => ("", "publish with {\"standby\": true} to go on when it ends"),
@@ -372,7 +372,7 @@ fn stop_all(database: &Database) -> Vec<&'static str> {
         stopped.push("standby");
     }
     if let Some(publisher) = registry::remove_publisher(database) {
-        publisher.stop(PATIENCE);
+        publish::end(publisher, PATIENCE);
         stopped.push("publisher");
     }
     if let Some(follower) = registry::remove_follower(database) {
@@ -396,11 +396,11 @@ fn remove(ctx: &Context<'_>) -> Result<Value> {
     outside_transaction(host, "logos_remove")?;
     let database = database_of(host)?;
     let role = role(ctx)?;
-    registry::former_publishers(&database).iter().for_each(|former| former.stop(PATIENCE));
+    registry::former_publishers(&database).into_iter().for_each(|former| publish::end(former, PATIENCE));
     // What stands by goes on doing so where removal is refused.
     let refused_or_not = registry::standby(&database).map(|_| Removal::begin(database.path())).transpose()?;
     stop_all(&database);
-    registry::former_publishers(&database).iter().for_each(|former| former.stop(PATIENCE));
+    registry::former_publishers(&database).into_iter().for_each(|former| publish::end(former, PATIENCE));
     let sidecar = refused_or_not.map_or_else(|| Removal::begin(database.path()), Ok)?;
     match role {
         Role::Empty | Role::Plain => {}

@@ -24,6 +24,7 @@ use super::permission::may_write;
 use super::{database_of, guarded, outside_transaction};
 use crate::channel::Url;
 use crate::error::{Doing, Error, Result};
+use crate::publish;
 use crate::registry;
 use crate::replica::{Follower, Options, Puller};
 use crate::sqlite::api::{host_version, warning_of_version, Host};
@@ -31,7 +32,7 @@ use crate::sqlite::apply::Applied;
 use crate::sqlite::database::Database;
 use crate::sqlite::home::Home;
 use crate::sqlite::role::{self, Role};
-use crate::sqlite::{connection, idle, sidecar};
+use crate::sqlite::{connection, idle};
 
 type Row = Vec<Value>;
 
@@ -462,7 +463,7 @@ fn seen_from_outside(host: Host) -> Option<(Database, Option<String>, &'static s
         return None;
     }
     let noted = Home::noted(&caller).ok()?.filter(|noted| noted.is_same_place(&Home::of(noted.channel, &database)));
-    let state = if sidecar::is_held(database.path()) { "elsewhere" } else { "stopped" };
+    let state = if publish::is_published_elsewhere(&database) { "elsewhere" } else { "stopped" };
     Some((database, noted.map(|home| home.channel.to_string()), state))
 }
 

@@ -12,6 +12,7 @@
 //!
 //! Not here: what a message says (`snapshot`), sending it (`publish`).
 
+mod open;
 mod published;
 mod removal;
 mod sending;
@@ -35,9 +36,11 @@ pub use storing::{Found, FoundEntry, Message, Storing};
 
 /// The open sidecar of one database.
 pub struct Sidecar {
+    // Closed first: the mark says that it may be locked by us.
     conn: Connection,
     path: PathBuf,
     key: SigningKey,
+    _open: open::Mark,
 }
 
 /// Version of the tables below.
@@ -83,6 +86,11 @@ pub fn is_held(database: &Path) -> bool {
     look.is_err_and(|e| matches!(e.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)))
 }
 
+/// Whether this process has the sidecar of a database open, or is closing it.
+pub fn is_open_here(database: &Path) -> bool {
+    open::is_open_here(&path_of(database))
+}
+
 impl Sidecar {
     /// Opens the sidecar of `database`. Where there is none, or an empty one, it is made with a fresh key if `may_begin` allows it.
     pub fn open(database: &Path, may_begin: impl Fn() -> Result<()>) -> Result<Self> {
@@ -93,6 +101,7 @@ impl Sidecar {
             may_begin()?;
         }
         create_private(&path)?;
+        let mark = open::Mark::new(&path);
         let conn = connection::open_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
         let held = |e: rusqlite::Error| {
             match e.sqlite_error_code() {
@@ -146,7 +155,7 @@ impl Sidecar {
         })?;
         // Somebody who moves the file may leave its write-ahead log behind; the identity must not be in there.
         conn.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").doing(doing)?;
-        Ok(Self { conn, path, key: SigningKey::from_seed(&seed) })
+        Ok(Self { conn, path, key: SigningKey::from_seed(&seed), _open: mark })
     }
 
     fn doing(&self, what: &str) -> String {
