@@ -112,7 +112,7 @@ pub fn reconfigured(channel: ChannelId, which: &str) -> Error {
              that the next entry would have to follow"
         ),
         "nothing is lost and the changes stay in this database, but this channel cannot be continued: SELECT logos_remove(), \
-         then logos_publish begins a new one",
+         then logos_publish begins a new channel",
     )
 }
 
