@@ -167,8 +167,9 @@ fn a_channel_that_somebody_else_took_first_is_refused() {
 fn t37_funds_that_run_out_are_named_and_publishing_goes_on_when_they_are_back() {
     let scene = Scene::with_fees(&[1_000_000_000]);
     let primary = scene.primary("p.db");
-    let url = primary.publish(&scene.node.url(), &paying(""));
+    // From the first message on: while one is paid and in no block, the only note is taken, and nobody asks for another.
     scene.node.node().with_faults(|faults| faults.refuse_funds = 3);
+    let url = primary.publish(&scene.node.url(), &paying(""));
     primary.run("INSERT INTO item VALUES(1, 'x', NULL)");
     primary.wait_for_error("does not pay");
     assert!(primary.of_status("hint").contains("more funds"));

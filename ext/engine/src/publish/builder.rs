@@ -313,6 +313,9 @@ impl<'p> Builder<'p> {
         }
         if self.last_commit.is_none_or(|last| last.elapsed() > PARK_AFTER) && !self.may_forget() {
             self.park();
+            if self.conn.is_some() {
+                return (POLL_BUSY, true);
+            }
         }
         let lively = self.last_commit.is_some_and(|last| last.elapsed() < LIVELY);
         (if lively { POLL_BUSY } else { POLL_IDLE }, true)
