@@ -313,7 +313,8 @@ impl<'p> Builder<'p> {
         }
         if self.last_commit.is_none_or(|last| last.elapsed() > PARK_AFTER) && !self.may_forget() {
             self.park();
-            if self.conn.is_some() {
+            // Only what was just written keeps it open for so short: somebody who reads may go on for hours.
+            if self.conn.is_some() && !self.publisher.database.footprint().is_settled() {
                 return (POLL_BUSY, true);
             }
         }
