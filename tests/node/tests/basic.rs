@@ -22,8 +22,9 @@ fn a_change_travels_over_the_chain_and_is_pending_then_included_then_final() {
     let replica = scene.assert_replicates(&primary, &url, "r.db");
     assert_eq!(replica.number("SELECT count(*) FROM item"), 1);
     scene.node.node().mine(200);
-    wait_until("finality", || state() == "final");
-    assert_eq!(primary.of_status("final_position"), primary.of_status("position"));
+    // The log says it first, the status a moment later.
+    wait_until("finality", || primary.of_status("final_position") == primary.of_status("position"));
+    assert_eq!(state(), "final");
     assert_once(&scene.node, channel_of(&url));
     assert!(primary.of_status("requests").parse::<u64>().unwrap() > 0);
 }
