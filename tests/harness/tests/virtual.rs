@@ -694,3 +694,32 @@ fn a_virtual_table_is_looked_at_however_it_was_written() {
     pair.run("UPDATE e SET x = 'unseen'");
     pair.check();
 }
+
+/// SQLite before 3.54 would compile the statement again, and not find its table, where an index is opened between a trigger of the
+/// application's and ours.
+#[test]
+fn a_first_write_after_another_connection_changed_the_schema_does_not_meet_our_trigger() {
+    for (index, write) in [
+        ("fts5(a)", "INSERT INTO found(a) VALUES (new.a)"),
+        ("fts4(a)", "INSERT INTO found(a) VALUES (new.a)"),
+        ("rtree(id, low, high)", "INSERT INTO found(low, high) VALUES (length(new.a), 9)"),
+    ] {
+        for (trigger, statement) in [
+            ("BEFORE INSERT", "INSERT INTO item(a) VALUES ('x')"),
+            ("INSERT", "INSERT INTO item(id, a) VALUES (7, 'x')"),
+            ("AFTER UPDATE", "INSERT INTO item(id, a) VALUES (1, 'x') ON CONFLICT DO UPDATE SET a = excluded.a"),
+        ] {
+            let pair = Pair::of(&format!(
+                "CREATE TABLE item(id INTEGER PRIMARY KEY, a); INSERT INTO item VALUES (1, 'first');
+                 CREATE VIRTUAL TABLE found USING {index}; CREATE TRIGGER t {trigger} ON item BEGIN {write}; END;"
+            ));
+            pair.check();
+            let (writer, other) = (open(&pair.primary_path()), open(&pair.primary_path()));
+            assert_eq!(writer.int("SELECT count(*) FROM item"), 1);
+            other.run("CREATE TABLE news(x)");
+            writer.run(statement);
+            assert_eq!(writer.int("SELECT count(*) FROM found"), 1, "{index}, {trigger}");
+            pair.check();
+        }
+    }
+}

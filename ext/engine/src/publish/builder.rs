@@ -32,7 +32,7 @@ use crate::sqlite::hooks::Doubts;
 use crate::sqlite::idle::Background;
 use crate::sqlite::omitted::Omitted;
 use crate::sqlite::sidecar::{Message, Published, Sidecar};
-use crate::sqlite::{connection, schema, snapshot};
+use crate::sqlite::{connected, connection, schema, snapshot};
 use crate::threads;
 
 /// How often to look for commits that no hook told us of: while there are some, and when there were none for a while.
@@ -452,6 +452,8 @@ impl<'p> Builder<'p> {
         self.warn();
         let known = captured.into_iter().filter(|c| c.core && !c.table.is_virtual).map(|c| c.table.name);
         self.publisher.signal.set_captured(known.collect());
+        let late = connected::find(self.conn()?).doing(|| "looking at the triggers".into())?;
+        self.publisher.signal.set_opened_late(late);
         self.schema_version = done;
         Ok(done.is_some())
     }

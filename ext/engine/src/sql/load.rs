@@ -13,8 +13,8 @@ use crate::error::{Doing, Error, Result};
 use crate::fork;
 use crate::registry;
 use crate::sqlite::api::{host_version, Host};
-use crate::sqlite::connection;
 use crate::sqlite::hosthooks;
+use crate::sqlite::{connected, connection};
 
 /// Oldest host: what rusqlite's function table needs, and has `sqlite3_txn_state`.
 const OLDEST_HOST: c_int = 3_034_001;
@@ -201,14 +201,20 @@ fn attach(host: Host) -> Result<()> {
     Ok(())
 }
 
-/// Takes the hooks of a connection if its file is being published, or may be soon: the one place that does, called when a connection is opened or
-/// loads us, and in calls of ours on it. Those of other connections are left alone; their commits are found by polling.
+/// Takes the hooks of a connection if its file is being published, or may be soon, and has it open what it must (`connected`): the one place
+/// that does, called when a connection is opened or loads us, and in calls of ours on it. Those of other connections are left alone; their commits are found by polling.
 pub(super) fn take_hooks(host: Host) {
     let Some(database) = registry::database(host).filter(registry::is_for_publishing) else { return };
     let signal = registry::signal(&database);
     // SAFETY: SQLite is calling us on this connection, and `leave` gives the hooks back when it closes.
     if !unsafe { hosthooks::take(host, &signal) } {
         signal.untaken.fetch_add(1, Ordering::Relaxed);
+    }
+    let late = signal.opened_late();
+    if !late.is_empty() {
+        // SAFETY: as above; this `Connection` does not own the handle.
+        let conn = unsafe { Connection::from_handle(host.as_ptr()) };
+        conn.iter().for_each(|conn| connected::open(conn, &late));
     }
 }
 

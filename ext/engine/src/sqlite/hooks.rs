@@ -185,6 +185,8 @@ pub struct Signal {
     thread: Mutex<Option<Thread>>,
     captured: Mutex<Arc<Vec<String>>>,
     epoch: AtomicU64,
+    /// See `connected`.
+    opened_late: Mutex<Arc<Vec<String>>>,
 }
 
 impl Signal {
@@ -224,6 +226,16 @@ impl Signal {
     pub fn set_captured(&self, tables: Vec<String>) {
         *self.captured.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(tables);
         self.epoch.fetch_add(1, Ordering::Release);
+    }
+
+    /// Tells later connections which virtual tables to open at once (`connected`).
+    pub fn set_opened_late(&self, tables: Vec<String>) {
+        *self.opened_late.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(tables);
+    }
+
+    /// Those virtual tables.
+    pub fn opened_late(&self) -> Arc<Vec<String>> {
+        self.opened_late.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The ledger; held for the noting of a commit or one question.

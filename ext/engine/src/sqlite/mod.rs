@@ -10,6 +10,7 @@ pub mod capture;
 pub mod collation;
 pub mod columns;
 pub mod compare;
+pub mod connected;
 pub mod connection;
 pub mod database;
 pub mod diff;
