@@ -1,30 +1,33 @@
 //! The engine of sqlite-logos: capture, publish, pull and apply.
 //!
-//! | room | what it is for | may use |
-//! |---|---|---|
-//! | `sqlite` | everything that touches a database | `logos_log`, `entry` |
-//! | `entry` | what the sidecar stores and a channel sends | `logos_log` |
-//! | `channel` | the trait and its transports | `logos_log`, `entry` |
-//! | `publish`, `replica` | the threads that move messages | `sqlite`, `channel` |
-//! | `registry`, `fork` | what this process has open; what a fork of it waits for | all of these |
-//! | `patience` | how long a caller waits | `error` |
-//! | `threads` | starting threads | `error` |
-//! | `sql` | the SQL surface | all of these |
+//! From the ground up; each room may use those above it in this table, and `tests/tidy` says which.
 //!
-//! `unsafe` is only in `sqlite::{api, hooks, hosthooks}`, `sql` and `threads`: where SQLite calls us, or where we call
-//! what rusqlite and std do not wrap.
+//! | room | what it is for |
+//! |---|---|
+//! | `error` | one error for all: what happened, what to do |
+//! | `host` | SQLite's C interface, our connections, the listed ones, forks, threads |
+//! | `channel` | the trait and its transports |
+//! | `catalog` | what a schema is: objects, tables and their keys, texts, virtual tables |
+//! | `outbox` | the sidecar: identity, messages, what was published |
+//! | `capture` | what is in the user's file, and what its writers tell us |
+//! | `changeset` | what the next message says: a plan, then its rows |
+//! | `apply` | one message, one transaction |
+//! | `drive` | publisher, standby, follower; clock and chance |
+//! | `service` | use cases, for every door |
+//! | `sql` | the SQL door: names and types |
+//!
+//! `unsafe` is only in `host` and `sql`: where SQLite calls us, or where we call what rusqlite and std do not wrap.
 
+pub mod apply;
+pub mod capture;
+pub mod catalog;
+pub mod changeset;
 pub mod channel;
-pub mod entry;
+pub mod drive;
 pub mod error;
-mod fault;
-mod fork;
-mod patience;
-pub mod publish;
-mod registry;
-pub mod replica;
+pub mod host;
+pub mod outbox;
+pub mod service;
 pub mod sql;
-pub mod sqlite;
-mod threads;
 
 pub use rusqlite::ffi;

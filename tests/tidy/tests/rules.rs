@@ -7,16 +7,20 @@ use tidy::{code, code_without_tests, files, files_of, lines_with, root, File};
 const PRODUCT: [&str; 2] = ["ext/", "capi/"];
 
 /// Files that may say `unsafe`: those at the C line.
-const UNSAFE: [&str; 9] = [
-    "ext/src/lib.rs",
-    "ext/engine/src/sqlite/api.rs",
-    "ext/engine/src/sqlite/hooks.rs",
-    "ext/engine/src/sqlite/hosthooks.rs",
-    "ext/engine/src/sqlite/idle.rs",
-    "ext/engine/src/sql/",
-    "ext/engine/src/threads.rs",
-    "capi/src/",
-    "tests/",
+const UNSAFE: [&str; 5] = ["ext/src/lib.rs", "ext/engine/src/host/", "ext/engine/src/sql/", "capi/src/", "tests/"];
+
+/// The rooms of the engine from the ground up, and which of those below each may use.
+const ROOMS: [(&str, &[&str]); 10] = [
+    ("host", &[]),
+    ("channel", &["host"]),
+    ("catalog", &["host"]),
+    ("outbox", &["host", "channel", "catalog"]),
+    ("capture", &["host", "catalog"]),
+    ("changeset", &["host", "catalog", "outbox", "capture"]),
+    ("apply", &["host", "catalog", "capture", "changeset"]),
+    ("drive", &["host", "channel", "catalog", "outbox", "capture", "changeset", "apply"]),
+    ("service", &["host", "channel", "catalog", "outbox", "capture", "changeset", "apply", "drive"]),
+    ("sql", &["host", "apply", "service"]),
 ];
 
 fn is_test(path: &str) -> bool {
@@ -64,15 +68,45 @@ fn the_log_uses_nothing_above_it_and_does_no_io() {
 }
 
 #[test]
-fn databases_and_channels_do_not_know_each_other() {
-    none(words_in(&["ext/engine/src/sqlite"], &["crate::channel", "super::channel", "channel::"]));
-    none(words_in(&["ext/engine/src/channel"], &["crate::sqlite", "super::sqlite", "sqlite::", "rusqlite"]));
+fn rooms_use_only_those_below_them() {
+    let folder = root().join("ext/engine/src");
+    let found = std::fs::read_dir(folder).unwrap().flatten().filter(|entry| entry.path().is_dir());
+    let mut folders: Vec<String> = found.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    folders.sort();
+    let mut rooms = ROOMS.map(|(room, _)| room.to_string());
+    rooms.sort();
+    assert_eq!(folders, rooms, "a room that no rule knows");
+    for (at, (room, uses)) in ROOMS.iter().enumerate() {
+        assert!(
+            uses.iter().all(|used| ROOMS[..at].iter().any(|(below, _)| below == used)),
+            "{room} uses what is above it"
+        );
+        let others = ROOMS.iter().map(|(other, _)| *other).filter(|other| other != room && !uses.contains(other));
+        let words: Vec<String> =
+            others.flat_map(|other| [format!("crate::{other}"), format!("super::super::{other}")]).collect();
+        none(words_in(&[&format!("ext/engine/src/{room}/")], &words.iter().map(String::as_str).collect::<Vec<_>>()));
+        // `use crate::{a, b}` would hide what is used.
+        none(words_in(&[&format!("ext/engine/src/{room}/")], &["crate::{"]));
+    }
+    none(words_in(&["ext/engine/src/catalog", "ext/engine/src/capture", "ext/engine/src/apply"], &["ureq", "notify"]));
+    none(words_in(&["ext/engine/src/channel"], &["rusqlite"]));
 }
 
 #[test]
-fn decisions_do_not_know_the_surface_and_the_doors_use_the_engine_only() {
-    let rooms = ["sqlite", "channel", "publish", "replica"].map(|room| format!("ext/engine/src/{room}"));
-    none(words_in(&rooms.each_ref().map(String::as_str), &["crate::sql"]));
+fn what_a_process_shares_is_in_one_room() {
+    let mut found = Vec::new();
+    for File { path, text } in files_of(&["ext/"], ".rs").iter().filter(|file| !is_test(&file.path)) {
+        let code = code_without_tests(text);
+        let is_static = |line: &str| line.split_whitespace().any(|word| word == "static" || word == "thread_local!");
+        let lines = code.lines().enumerate().filter(|(_, line)| is_static(line));
+        found.extend(lines.map(|(n, line)| format!("{path}:{}: {}", n + 1, line.trim())));
+    }
+    found.retain(|at| !at.starts_with("ext/engine/src/host/"));
+    none(found);
+}
+
+#[test]
+fn the_doors_use_the_engine_only() {
     none(words_in(&["ext/src/", "capi/src/"], &["logos_log", "ureq", "notify"]));
     for (door, other) in [("ext/Cargo.toml", "capi"), ("capi/Cargo.toml", "\"ext\"")] {
         let manifest = std::fs::read_to_string(root().join(door)).unwrap_or_default();

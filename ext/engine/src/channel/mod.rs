@@ -7,9 +7,10 @@
 //! - Sending is idempotent: the same entries may be sent again at any time.
 //! - "Nothing more" is only ever said when it is known; anything else is an error.
 //!
-//! Not here: who calls when (`publish`, `replica`), SQLite.
+//! Not here: who calls when (`drive`), SQLite.
 
 pub mod dir;
+pub mod entry;
 pub mod logos;
 
 use std::fmt;
@@ -21,8 +22,8 @@ use logos_log::crypto::SigningKey;
 use logos_log::entry::SignedTx;
 use logos_log::ids::{ChannelId, MsgId};
 
-use crate::entry::{Settled, StoredEntry};
 use crate::error::{Error, Result};
+use entry::{Settled, StoredEntry};
 
 /// The publisher's stored entries, as a writer sees them.
 pub trait Store {

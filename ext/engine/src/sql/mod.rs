@@ -7,18 +7,15 @@
 
 mod functions;
 pub mod load;
-mod permission;
-mod standins;
 mod tables;
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
 use rusqlite::Connection;
 
-use crate::error::{Error, Result};
-use crate::registry;
-use crate::sqlite::api::Host;
-use crate::sqlite::database::Database;
+use crate::error::{Doing, Error, Result};
+use crate::host::api::Host;
+use crate::service::{Caller, Service};
 
 /// Runs a callback's body; a panic becomes an error.
 fn guarded<T, E: Into<rusqlite::Error>>(body: impl FnOnce() -> std::result::Result<T, E>) -> rusqlite::Result<T> {
@@ -28,27 +25,12 @@ fn guarded<T, E: Into<rusqlite::Error>>(body: impl FnOnce() -> std::result::Resu
     }
 }
 
-/// The file that a connection has open, which must still be at its path; an error for a temporary or in-memory database.
-fn database_of(host: Host) -> Result<Database> {
-    let database = registry::database(host).ok_or_else(|| {
-        Error::fix(
-            "the main database is in memory or temporary",
-            "nothing was changed; open a database file first (in the sqlite3 shell: .open app.db)",
-        )
-    })?;
-    database.check_in_place()?;
-    Ok(database)
-}
-
-/// Refuses inside a transaction of the caller.
-fn outside_transaction(host: Host, what: &str) -> Result<()> {
-    if host.autocommit() && !host.writing() {
-        return Ok(());
-    }
-    Err(Error::fix(
-        format!("{what} cannot run inside a transaction"),
-        "nothing was changed; COMMIT or ROLLBACK first, then call it in a statement of its own",
-    ))
+/// Does something for the connection on which SQLite calls us.
+fn on_behalf<T>(host: Host, run: impl FnOnce(&Service, Caller<'_>) -> Result<T>) -> Result<T> {
+    // SAFETY: SQLite calls us on this connection, so it is open for the whole call; this `Connection` does not own it, and no statement
+    // outlives it.
+    let conn = unsafe { Connection::from_handle(host.as_ptr()) }.doing(|| "finding the connection".into())?;
+    run(Service::of_process()?, Caller::new(host, &conn))
 }
 
 /// Puts the whole surface on a connection.

@@ -10,31 +10,22 @@ use std::borrow::Cow;
 use std::ffi::{c_int, CStr};
 use std::marker::PhantomData;
 use std::panic::{catch_unwind, AssertUnwindSafe};
-use std::path::Path;
-use std::sync::Arc;
 
+use logos_log::ids::Position;
 use rusqlite::types::Value;
 use rusqlite::vtab::{
     Context, Filters, IndexConstraintOp, IndexInfo, Module, VTab, VTabConfig, VTabConnection, VTabCursor,
 };
 use rusqlite::{ffi, Connection};
 
-use super::functions::options;
-use super::permission::may_write;
-use super::{database_of, guarded, outside_transaction};
-use crate::channel::Url;
+use super::{guarded, on_behalf};
+use crate::apply::Applied;
 use crate::error::{Doing, Error, Result};
-use crate::publish;
-use crate::registry;
-use crate::replica::{Follower, Options, Puller};
-use crate::sqlite::api::{host_version, warning_of_version, Host};
-use crate::sqlite::apply::Applied;
-use crate::sqlite::database::Database;
-use crate::sqlite::home::Home;
-use crate::sqlite::role::{self, Role};
-use crate::sqlite::{connection, idle};
+use crate::host::api::{host_version, Host};
+use crate::service::{options, Attachment, Caller, Service};
 
 type Row = Vec<Value>;
+type Rows = fn(&Service, Caller<'_>) -> Result<Vec<Row>>;
 
 pub(super) fn register(conn: &Connection) -> rusqlite::Result<()> {
     const ATTACH: Module<'static, AttachTab> = Module::eponymous_only_module();
@@ -96,7 +87,10 @@ unsafe impl<'vtab> VTab<'vtab> for AttachTab {
 
     fn best_index(&self, info: &mut IndexInfo) -> rusqlite::Result<bool> {
         guarded(|| -> Result<_> {
-            use_wal_while_nobody_reads(self.host);
+            on_behalf(self.host, |service, caller| {
+                service.prepare_to_attach(caller);
+                Ok(())
+            })?;
             let mut arguments = [None, None];
             let mut usable = true;
             for (i, constraint) in info.constraints().enumerate() {
@@ -134,39 +128,11 @@ unsafe impl<'vtab> VTab<'vtab> for AttachTab {
     }
 }
 
-/// A running SELECT holds a read lock on its own connection, and outside WAL mode that would keep the pulling connection
-/// from committing. So an empty file, or a replica, is brought into WAL mode while the SELECT is only being prepared.
-/// Whatever fails here fails again, with a sentence, when the SELECT runs.
-fn use_wal_while_nobody_reads(host: Host) {
-    // SAFETY: SQLite calls us on this connection, so it is open for the whole call; this `Connection` does not own it.
-    let Ok(caller) = (unsafe { Connection::from_handle(host.as_ptr()) }) else { return };
-    if may_write(&caller, "attach_replica").is_err() {
-        return;
-    }
-    let Some(database) = registry::database(host).filter(|_| host.autocommit()) else { return };
-    if idle::check_shareable(&database).is_err() {
-        return;
-    }
-    let Ok(conn) = connection::open(&database) else { return };
-    if connection::journal_mode(&conn).is_ok_and(|mode| mode == "wal") {
-        return;
-    }
-    if matches!(role::role(&conn), Ok(Role::Empty | Role::Replica(_))) {
-        let _ = connection::switch_to_wal(&conn, database.path());
-    }
-}
-
-struct Work {
-    puller: Puller,
-    follower: Arc<Follower>,
-    follow: bool,
-}
-
 #[repr(C)]
 struct AttachCursor<'vtab> {
     base: ffi::sqlite3_vtab_cursor,
     host: Host,
-    work: Option<Work>,
+    work: Option<Attachment>,
     row: Option<Applied>,
     arguments: [Value; 2],
     rowid: i64,
@@ -175,11 +141,6 @@ struct AttachCursor<'vtab> {
 
 impl AttachCursor<'_> {
     fn start(&mut self) -> Result<()> {
-        // SAFETY: SQLite calls us on this connection, so it is open for the whole call; this `Connection` does not own it.
-        let caller = unsafe { Connection::from_handle(self.host.as_ptr()) }.doing(|| "attaching".into())?;
-        may_write(&caller, "attach_replica")?;
-        outside_transaction(self.host, "attach_replica")?;
-        let database = database_of(self.host)?;
         let argument = |value: &Value, what: &str| match value {
             Value::Text(text) => Ok(Some(text.clone())),
             Value::Null => Ok(None),
@@ -194,39 +155,17 @@ impl AttachCursor<'_> {
                 "nothing was changed; SELECT * FROM attach_replica('dir:PATH/<channel id>'), with the URL that logos_publish returned",
             ));
         };
-        let options: Options = options(argument(&self.arguments[1], "the options")?.as_deref())?;
-        let url = Url::parse(&channel)?;
-        let puller = Puller::open(&database, &url, &options).inspect_err(|e| {
-            // A channel that is not there yet, or a database that is refused, shows in the status too.
-            if registry::publisher(&database).is_none() {
-                registry::add_follower(&database, Follower::new(&database, &url, &options)).note(None, &Err(e.clone()));
-            }
-        })?;
-        let mut follower = registry::add_follower(&database, Follower::new(&database, puller.url(), &options));
-        if !follower.is_for(puller.url(), &options) {
-            registry::remove_follower(&database).iter().for_each(|f| f.retire());
-            follower = registry::add_follower(&database, Follower::new(&database, puller.url(), &options));
-        }
-        self.work = Some(Work { puller, follower, follow: options.follow });
+        let options = options(argument(&self.arguments[1], "the options")?.as_deref())?;
+        self.work = Some(on_behalf(self.host, |service, caller| service.attach(caller, &channel, &options))?);
         self.step()
     }
 
     fn step(&mut self) -> Result<()> {
         self.rowid += 1;
-        self.row = None;
-        let Some(work) = &mut self.work else { return Ok(()) };
-        let outcome = work.puller.pull();
-        work.follower.note(Some(&work.puller), &outcome);
-        self.row = match outcome {
-            // Half an entry at this moment is no more than one that is not there yet: the follower waits for it.
-            Err(e) if e.waits && work.follow => None,
-            outcome => outcome?,
+        self.row = match &mut self.work {
+            Some(attachment) => attachment.step()?,
+            None => None,
         };
-        if self.row.is_none() {
-            if let Some(done) = self.work.take().filter(|work| work.follow) {
-                done.follower.follow(done.puller)?;
-            }
-        }
         Ok(())
     }
 }
@@ -290,14 +229,14 @@ unsafe impl VTabCursor for AttachCursor<'_> {
 /// A table whose rows are made when a query begins.
 struct List {
     declare: &'static CStr,
-    rows: fn(Host) -> Result<Vec<Row>>,
+    rows: Rows,
 }
 
 #[repr(C)]
 struct ListTab {
     base: ffi::sqlite3_vtab,
     host: Host,
-    rows: fn(Host) -> Result<Vec<Row>>,
+    rows: Rows,
 }
 
 // SAFETY: `base` is the first field of a `repr(C)` struct.
@@ -338,7 +277,7 @@ unsafe impl<'vtab> VTab<'vtab> for ListTab {
 struct ListCursor<'vtab> {
     base: ffi::sqlite3_vtab_cursor,
     host: Host,
-    make: fn(Host) -> Result<Vec<Row>>,
+    make: Rows,
     rows: Vec<Row>,
     at: usize,
     phantom: PhantomData<&'vtab ListTab>,
@@ -348,7 +287,7 @@ struct ListCursor<'vtab> {
 unsafe impl VTabCursor for ListCursor<'_> {
     fn filter(&mut self, _plan: c_int, _name: Option<&str>, _args: &Filters<'_>) -> rusqlite::Result<()> {
         self.at = 0;
-        self.rows = guarded(|| (self.make)(self.host))?;
+        self.rows = guarded(|| on_behalf(self.host, self.make))?;
         Ok(())
     }
 
@@ -377,104 +316,42 @@ const STATUS: &CStr = c"CREATE TABLE x(channel TEXT, database TEXT, role TEXT, s
     accepted_position TEXT, lag_messages INTEGER, lag_bytes INTEGER, messages INTEGER, bytes INTEGER, error TEXT, \
     hint TEXT, warnings TEXT, sqlite TEXT, final_position TEXT, requests INTEGER)";
 
-fn status_rows(host: Host) -> Result<Vec<Row>> {
-    let fault = |error: Option<Error>| match error {
-        Some(e) => [text(e.message), text(e.hint)],
-        None => [Value::Null, Value::Null],
-    };
-    let of_version = warning_of_version();
-    let warnings = |all: &[String]| {
-        let all: Vec<&str> = all.iter().chain(&of_version).map(String::as_str).collect();
-        if all.is_empty() {
-            Value::Null
-        } else {
-            text(all.join("; "))
-        }
-    };
-    let mut rows = Vec::new();
-    for publisher in registry::publishers() {
-        let r = publisher.report();
-        let [error, hint] = fault(r.error);
-        let warnings = warnings(&r.warnings);
-        rows.push(vec![
-            text(r.url),
-            text(r.path.display().to_string()),
-            text("primary"),
-            text(r.state),
-            text(r.position.to_string()),
-            text(r.accepted.to_string()),
-            Value::Integer(r.backlog.messages),
-            Value::Integer(r.backlog.bytes),
-            Value::Integer(r.messages),
-            Value::Integer(r.bytes),
-            error,
-            hint,
-            warnings,
+fn status_rows(service: &Service, caller: Caller<'_>) -> Result<Vec<Row>> {
+    let rows = service.status(caller).into_iter().map(|s| {
+        let or_null = |value: Option<Value>| value.unwrap_or(Value::Null);
+        let position = |position: Option<Position>| or_null(position.map(|p| text(p.to_string())));
+        let (lag_messages, lag_bytes) = s.lag.unzip();
+        let (messages, bytes) = s.done.unzip();
+        let integer = |n: Option<i64>| or_null(n.map(Value::Integer));
+        let (error, hint) = s.error.map(|e| (text(e.message), text(e.hint))).unzip();
+        vec![
+            or_null(s.channel.map(text)),
+            text(s.database.display().to_string()),
+            text(s.role),
+            text(s.state),
+            position(s.position),
+            position(s.accepted),
+            integer(lag_messages),
+            integer(lag_bytes),
+            integer(messages),
+            integer(bytes),
+            or_null(error),
+            or_null(hint),
+            if s.warnings.is_empty() { Value::Null } else { text(s.warnings.join("; ")) },
             text(host_version()),
-            text(r.finalized.to_string()),
-            Value::Integer(r.requests as i64),
-        ]);
-    }
-    for follower in registry::followers() {
-        let r = follower.report();
-        let ahead = |n: Option<u64>| n.map_or(Value::Null, |n| Value::Integer(n as i64));
-        let (entries, bytes) = (ahead(r.ahead.map(|a| a.0)), ahead(r.ahead.map(|a| a.1)));
-        let [error, hint] = fault(r.error);
-        rows.push(vec![
-            text(r.url.to_string()),
-            text(r.path.display().to_string()),
-            text("replica"),
-            text(r.state),
-            text(r.position.to_string()),
-            text(r.position.to_string()),
-            entries,
-            bytes,
-            Value::Integer(r.messages),
-            Value::Integer(r.bytes),
-            error,
-            hint,
-            warnings(&r.warnings),
-            text(host_version()),
-            Value::Null,
-            Value::Integer(r.requests as i64),
-        ]);
-    }
-    let bare = |channel: Option<String>, path: &Path, state, error| {
-        let mut row =
-            vec![channel.map_or(Value::Null, text), text(path.display().to_string()), text("primary"), text(state)];
-        row.resize(16, Value::Null);
-        let [error, hint] = fault(error);
-        (row[10], row[11], row[12], row[13]) = (error, hint, warnings(&[]), text(host_version()));
-        row
-    };
-    rows.extend(registry::standbys().iter().map(|s| bare(Some(s.url()), s.path(), "standby", s.error())));
-    if let Some((database, channel, state)) = seen_from_outside(host) {
-        rows.push(bare(channel, database.path(), state, None));
-    }
-    Ok(rows)
-}
-
-/// What the caller's own file, and the lock of its sidecar, say of a publisher that is not in this process.
-fn seen_from_outside(host: Host) -> Option<(Database, Option<String>, &'static str)> {
-    let database = registry::database(host).filter(|database| !registry::is_for_publishing(database))?;
-    // SAFETY: SQLite calls us on this connection, so it is open for the whole call; this `Connection` does not own it.
-    let caller = unsafe { Connection::from_handle(host.as_ptr()) }.ok()?;
-    if role::role(&caller).ok()? != Role::Primary {
-        return None;
-    }
-    let noted = Home::noted(&caller).ok()?.filter(|noted| noted.is_same_place(&Home::of(noted.channel, &database)));
-    let state = if publish::is_published_elsewhere(&database) { "elsewhere" } else { "stopped" };
-    Some((database, noted.map(|home| home.channel.to_string()), state))
+            position(s.finalized),
+            integer(s.requests.map(|n| n as i64)),
+        ]
+    });
+    Ok(rows.collect())
 }
 
 const LOG: &CStr = c"CREATE TABLE x(seq INTEGER, position TEXT, id TEXT, parent TEXT, state TEXT, slot INTEGER, \
     kind TEXT, tables INTEGER, changes INTEGER, bytes INTEGER, fee INTEGER, entries INTEGER, created INTEGER, accepted INTEGER)";
 
-fn log_rows(host: Host) -> Result<Vec<Row>> {
-    let publisher = registry::database(host).and_then(|database| registry::publisher(&database));
-    let Some(publisher) = publisher else { return Ok(Vec::new()) };
+fn log_rows(service: &Service, caller: Caller<'_>) -> Result<Vec<Row>> {
     let integer = |n: Option<i64>| n.map_or(Value::Null, Value::Integer);
-    let rows = publisher.messages()?.into_iter().map(|m| {
+    let rows = service.log(caller)?.into_iter().map(|m| {
         vec![
             Value::Integer(m.position.seq as i64),
             text(m.position.to_string()),

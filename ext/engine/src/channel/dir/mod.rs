@@ -29,10 +29,10 @@ use logos_log::part::Part;
 use notify::Watcher;
 
 use self::file::{Flaw, Written};
-use super::{Author, Fetched, Known, Reader, Store, Writer};
-use crate::entry::{Place, StoredEntry};
+use crate::channel::entry::{Place, StoredEntry};
+use crate::channel::{Author, Fetched, Known, Reader, Store, Writer};
 use crate::error::{Doing, Error, Result};
-use crate::threads;
+use crate::host::threads;
 
 /// A reader gets at most this much at a time.
 const FETCH_BYTES: usize = 4 * 1024 * 1024;

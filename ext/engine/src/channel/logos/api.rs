@@ -25,7 +25,7 @@ use ureq::{Agent, Body};
 
 use super::shape::{self, Block, BlockId, ChannelState, GasPrices, Info, Time};
 use crate::error::{Error, Result};
-use crate::threads;
+use crate::host::threads;
 
 /// Largest answer with blocks: a full one is about 4 MiB in hex.
 const BLOCKS_BYTES: u64 = 16 * 1024 * 1024;

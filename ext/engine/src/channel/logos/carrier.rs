@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::shape::BlockId;
-use crate::entry::StoredEntry;
+use crate::channel::entry::StoredEntry;
 use crate::error::Error;
 
 /// Largest signed transaction that we make. A block holds 2 MiB, on nodes of June 2026 1 MiB.

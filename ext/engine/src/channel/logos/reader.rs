@@ -13,7 +13,7 @@
 //!
 //! A bookmark is JSON: how far irreversible blocks were read, the last link in them, and the links delivered after it.
 //!
-//! Not here: signatures and keys of what is new (`logos_log::chain`, in `replica`).
+//! Not here: signatures and keys of what is new (`logos_log::chain`, in `drive::puller`).
 
 use std::collections::VecDeque;
 use std::time::Duration;

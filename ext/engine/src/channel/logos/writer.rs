@@ -9,7 +9,7 @@
 //! - The publisher stops for another writer only when the author's signature proves one.
 //! - That a node accepts a post means nothing; only a block does.
 //!
-//! Not here: when to try again after an error (`publish::sender`), storing anything.
+//! Not here: when to try again after an error (`drive::publisher::sending`), storing anything.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -24,8 +24,8 @@ use super::carrier::{pack, Carrier, Memo};
 use super::shape::{id32, BlockId, ChannelState, ChannelTx, Info, Link};
 use super::tree::{Recent, Tree};
 use super::{check_node, inconsistent, reconfigured, WriteOptions};
+use crate::channel::entry::{Place, Settled, StoredEntry};
 use crate::channel::{Author, Known, Store, Writer};
-use crate::entry::{Place, Settled, StoredEntry};
 use crate::error::{Error, Result};
 
 /// A transaction that should be pending is looked for in the pool when the tip has moved, or after this time.
