@@ -167,3 +167,20 @@ fn a_count_that_comes_to_the_same_number_again_hides_no_change() {
         assert_eq!(replica.texts("SELECT a || ' ' || b FROM d"), ["x three"], "closes last: {closes_last}");
     }
 }
+
+/// What the publisher remembers of virtual tables over its end must not look changed when it is read again: then whatever is committed next
+/// would be explained.
+#[test]
+fn virtual_tables_explain_nothing_after_a_restart_of_the_publisher() {
+    let pair = Pair::of(&format!(
+        "{TABLES} CREATE VIRTUAL TABLE second USING fts5(a); CREATE VIRTUAL TABLE First USING rtree(id, a, b);
+         INSERT INTO second VALUES ('fox'); INSERT INTO First VALUES (1, 2, 3);"
+    ));
+    pair.check();
+    pair.run("SELECT logos_stop()");
+    pair.primary.text(&format!("SELECT logos_publish('{}')", pair.url));
+    pair.check();
+    pair.primary.run("SELECT count(*) FROM t");
+    without_triggers(&pair.primary_path(), "DELETE FROM t;");
+    pair.check();
+}

@@ -88,7 +88,6 @@ fn rooms_use_only_those_below_them() {
         // `use crate::{a, b}` would hide what is used.
         none(words_in(&[&format!("ext/engine/src/{room}/")], &["crate::{"]));
     }
-    none(words_in(&["ext/engine/src/catalog", "ext/engine/src/capture", "ext/engine/src/apply"], &["ureq", "notify"]));
     none(words_in(&["ext/engine/src/channel"], &["rusqlite"]));
 }
 

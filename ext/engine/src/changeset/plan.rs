@@ -309,6 +309,9 @@ pub fn plan(
         }));
         tables.extend(table_plan);
     }
+    // As the outbox gives them back: in another order they would look changed after a restart, and explain whatever was committed.
+    bases.sort_by_key(|base: &Base| base.id);
+    stamps.sort();
     let settings = Settings {
         user_version: conn.pragma_query_value(None, "user_version", |row| row.get(0)).doing(doing)?,
         application_id: conn.pragma_query_value(None, "application_id", |row| row.get(0)).doing(doing)?,
