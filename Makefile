@@ -19,8 +19,9 @@ TESTS := --manifest-path tests/Cargo.toml --locked
 HOSTED := $(TESTS) -p harness -p differential
 DEVNODE := --manifest-path tests/devnode/Cargo.toml --locked
 NODE_TESTS := --manifest-path tests/node/Cargo.toml --locked
+SIM := --manifest-path tests/sim/Cargo.toml --locked
 
-.PHONY: differential help setup build build-sim demo demo-logos devnode test test-bundled test-system test-node test-crates test-tools test-sqlite test-hosts lint bench-quick clean
+.PHONY: differential help setup build build-sim demo demo-logos devnode test test-bundled test-system test-node sim test-crates test-tools test-sqlite test-hosts lint bench-quick clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -46,10 +47,13 @@ demo-logos: build ## the same on a development Logos node, with fees and a reorg
 devnode: setup ## run a development Logos node on http://127.0.0.1:8080 (ARGS="--fees --k 5")
 	@cargo run --quiet $(DEVNODE) --target-dir $(TESTS_TARGET) -- $(ARGS)
 
-test: test-crates test-bundled test-system test-node ## every test: the crates, the extension in two SQLites, a Logos node
+test: test-crates sim test-bundled test-system test-node ## every test: the crates, simulations, the extension in two SQLites, a Logos node
 
 test-crates: setup ## tests of the crates that need no SQLite
 	@sh tests/run.sh --workspace --locked --target-dir $(TARGET)
+
+sim: setup ## SEEDS=200 FROM=1: simulated runs, each twice, must end equal; SEED=17: one, step by step
+	@cargo run --quiet $(SIM) --target-dir $(TESTS_TARGET)/sim -- $(if $(SEED),$(SEED),$(or $(FROM),1) $(or $(SEEDS),200))
 
 test-bundled: build build-sim ## the extension hosted by the newest SQLite
 	@sh tests/run.sh $(HOSTED) --target-dir $(TESTS_TARGET)
@@ -77,6 +81,8 @@ lint: setup ## formatting, clippy without warnings, the style rules
 	@cargo fmt --check --manifest-path tests/devnode/Cargo.toml && cargo fmt --check --manifest-path tests/node/Cargo.toml
 	@cargo clippy --quiet --all-targets $(DEVNODE) --target-dir $(TESTS_TARGET) -- -D warnings
 	@cargo clippy --quiet --all-targets $(NODE_TESTS) --target-dir $(TESTS_TARGET) -- -D warnings
+	@cargo fmt --check --manifest-path tests/sim/Cargo.toml
+	@cargo clippy --quiet --all-targets $(SIM) --target-dir $(TESTS_TARGET)/sim -- -D warnings
 	@cargo test --quiet $(TESTS) -p tidy --target-dir $(TESTS_TARGET)
 
 differential: build ## SEEDS=20000 FROM=1: random programs; primary, replica and a database without us must agree

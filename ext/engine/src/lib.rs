@@ -28,6 +28,7 @@ pub mod error;
 pub mod host;
 pub mod outbox;
 pub mod service;
+#[cfg(feature = "loadable")]
 pub mod sql;
 
 pub use rusqlite::ffi;

@@ -22,7 +22,7 @@ mod replaced;
 pub mod signal;
 mod triggers;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
@@ -248,9 +248,9 @@ fn check_loops(conn: &Connection, object: &schema::Object) -> rusqlite::Result<(
 }
 
 /// The ids that took over from others, and those others.
-fn replaced(conn: &Connection) -> rusqlite::Result<HashMap<i64, i64>> {
+fn replaced(conn: &Connection) -> rusqlite::Result<BTreeMap<i64, i64>> {
     if !has_table(conn, "_logos_table")? {
-        return Ok(HashMap::new());
+        return Ok(BTreeMap::new());
     }
     let mut statement = conn.prepare("SELECT id, replaces FROM _logos_table WHERE replaces IS NOT NULL")?;
     let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;

@@ -8,7 +8,7 @@
 //! - A table whose text differs and whose columns do not (constraints came or went) takes the new text over and keeps its rows.
 //! - Every other changed table is dropped and made anew, and is named as such: its rows are then sent whole.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::config::DbConfig;
 use rusqlite::Connection;
@@ -25,20 +25,20 @@ pub struct Change {
     /// To be run in order.
     pub statements: Vec<String>,
     /// Tables that come into being empty: all their rows must follow.
-    pub remade: HashSet<String>,
+    pub remade: BTreeSet<String>,
     /// Tables that look untouched and may not be: all their rows must follow.
-    pub unsure: HashSet<String>,
+    pub unsure: BTreeSet<String>,
     /// Tables that the statements rename: present name → former name.
-    pub renamed: HashMap<String, String>,
+    pub renamed: BTreeMap<String, String>,
 }
 
 /// What is known besides the two texts.
 #[derive(Debug, Default)]
 pub struct Evidence {
     /// Tables that kept their capture triggers: former name → present name.
-    pub same_table: HashMap<String, String>,
+    pub same_table: BTreeMap<String, String>,
     /// Of these, by former name: former column → what it is called now, if it is still there.
-    pub called: HashMap<String, Vec<(String, String)>>,
+    pub called: BTreeMap<String, Vec<(String, String)>>,
     /// How far the schema cookie moved by the application's doing; `None`: not known.
     pub cookie_moved: Option<i64>,
 }
@@ -196,11 +196,11 @@ struct Plan<'a> {
 /// Without any ALTER.
 fn drop_and_create(old: &[Object], new: &[Object]) -> Change {
     let mut change = Change::default();
-    let old_set: HashSet<&Object> = old.iter().collect();
-    let new_set: HashSet<&Object> = new.iter().collect();
+    let old_set: BTreeSet<&Object> = old.iter().collect();
+    let new_set: BTreeSet<&Object> = new.iter().collect();
     let gone = |o: &&Object| !new_set.contains(o);
     let carrier = |o: &&Object| matches!(o.kind.as_str(), "table" | "view");
-    let gone_carriers: HashSet<String> =
+    let gone_carriers: BTreeSet<String> =
         old.iter().filter(|o| carrier(o) && gone(o)).map(|o| o.name.to_ascii_lowercase()).collect();
     // Indexes and triggers go with their table or view; whatever else is gone is dropped by name, dependents first.
     let goes_along = |o: &Object| !carrier(&o) && gone_carriers.contains(&o.table.to_ascii_lowercase());
@@ -299,7 +299,7 @@ fn try_alter(
     plans: &[Plan<'_>],
 ) -> rusqlite::Result<Option<Change>> {
     let mut copy = Copy::of(old)?;
-    let renamed: HashMap<String, String> = evidence
+    let renamed: BTreeMap<String, String> = evidence
         .same_table
         .iter()
         .filter(|(from, to)| from != to)

@@ -6,7 +6,7 @@
 //!   ids that follow each other without a gap.
 //! - The plan is made and carried out in the same read transaction, which the caller has begun and durably synced.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use logos_log::ids::Digest;
 use logos_log::payload::{Encoding, Extent, Settings};
@@ -111,7 +111,7 @@ struct LogSummary {
     last: i64,
     mark: Option<Digest>,
     /// Rows an id.
-    ids: HashMap<i64, i64>,
+    ids: BTreeMap<i64, i64>,
 }
 
 /// Digest of the last rows of the log up to `seq`, with which a restored backup is told from its original: keys are given out
@@ -131,7 +131,7 @@ fn mark(conn: &Connection, seq: i64) -> rusqlite::Result<Option<Digest>> {
 
 fn read_log(conn: &Connection, cursor: i64) -> rusqlite::Result<LogSummary> {
     let End { cursor: last, mark, .. } = log_end(conn)?;
-    let mut ids = HashMap::new();
+    let mut ids = BTreeMap::new();
     let mut statement = conn.prepare("SELECT tbl, count(*) FROM _logos_log WHERE seq > ?1 GROUP BY tbl")?;
     let mut rows = statement.query([cursor])?;
     while let Some(row) = rows.next()? {
@@ -243,7 +243,7 @@ pub fn plan(
     let before = anew.as_ref().unwrap_or(before);
     let log = match history {
         Some(_) => read_log(conn, before.cursor).doing(doing)?,
-        None => LogSummary { last: 0, mark: None, ids: HashMap::new() },
+        None => LogSummary { last: 0, mark: None, ids: BTreeMap::new() },
     };
     if anew.is_none() && history.is_some() {
         check_time(conn, before, &log)?;

@@ -12,6 +12,7 @@
 pub mod dir;
 pub mod entry;
 pub mod logos;
+pub mod mem;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -22,8 +23,9 @@ use logos_log::crypto::SigningKey;
 use logos_log::entry::SignedTx;
 use logos_log::ids::{ChannelId, MsgId};
 
-use crate::error::{Error, Result};
 use entry::{Settled, StoredEntry};
+
+use crate::error::{Error, Result};
 
 /// The publisher's stored entries, as a writer sees them.
 pub trait Store {
@@ -111,6 +113,8 @@ pub struct Author {
 pub enum Transport {
     /// A folder.
     Dir(PathBuf),
+    /// In memory, for a simulation; no text names it.
+    Mem(mem::Mem),
     /// A Logos node: scheme, host and port (and a path, behind a proxy), without a slash at the end.
     Node(String),
 }
@@ -193,6 +197,7 @@ impl Url {
     pub fn writer(&self, author: Author, options: &logos::WriteOptions) -> Box<dyn Writer> {
         match &self.transport {
             Transport::Dir(path) => Box::new(dir::DirWriter::new(path, &author)),
+            Transport::Mem(mem) => Box::new(mem::MemWriter::new(mem)),
             Transport::Node(base) => Box::new(logos::LogosWriter::new(base, author, options)),
         }
     }
@@ -201,6 +206,7 @@ impl Url {
     pub fn reader(&self, channel: ChannelId, options: &logos::ReadOptions) -> Box<dyn Reader> {
         match &self.transport {
             Transport::Dir(path) => Box::new(dir::DirReader::new(path, channel)),
+            Transport::Mem(mem) => Box::new(mem::MemReader::new(mem)),
             Transport::Node(base) => Box::new(logos::LogosReader::new(base, channel, options)),
         }
     }
@@ -209,7 +215,7 @@ impl Url {
     pub fn ahead(&self, bookmark: &str) -> Option<(u64, u64)> {
         match &self.transport {
             Transport::Dir(path) => dir::ahead(path, self.channel?, bookmark),
-            Transport::Node(_) => None,
+            Transport::Mem(_) | Transport::Node(_) => None,
         }
     }
 
@@ -222,6 +228,7 @@ impl Url {
     pub fn in_flight(&self, options: &logos::WriteOptions) -> usize {
         match &self.transport {
             Transport::Dir(_) => 1,
+            Transport::Mem(_) => mem::IN_FLIGHT,
             Transport::Node(_) => options.in_flight(),
         }
     }
@@ -230,7 +237,7 @@ impl Url {
     /// it is the same is checked there), while two folders have nothing in common.
     pub fn continues(&self, former: &str) -> bool {
         match &self.transport {
-            Transport::Dir(_) => self.transport.to_string() == former,
+            Transport::Dir(_) | Transport::Mem(_) => self.transport.to_string() == former,
             Transport::Node(_) => former.starts_with("http"),
         }
     }
@@ -248,6 +255,7 @@ impl Url {
         match (&self.channel, &self.transport) {
             (Some(id), _) => Ok(*id),
             (None, Transport::Dir(path)) => dir::only_channel(path),
+            (None, Transport::Mem(mem)) => mem.channel(),
             (None, Transport::Node(base)) => Err(Error::fix(
                 format!("{base} names a node, but no channel on it"),
                 "nothing was changed; add the channel's id as logos_publish returned it: http://HOST:PORT/channel/<64 hex digits>",
@@ -260,6 +268,7 @@ impl fmt::Display for Transport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Dir(path) => write!(f, "dir:{}", path.display()),
+            Self::Mem(mem) => write!(f, "mem:{}", mem.name()),
             Self::Node(base) => f.write_str(base),
         }
     }
@@ -270,7 +279,7 @@ impl fmt::Display for Url {
         write!(f, "{}", self.transport)?;
         match (&self.transport, self.channel) {
             (_, None) => Ok(()),
-            (Transport::Dir(_), Some(id)) => write!(f, "/{id}"),
+            (Transport::Dir(_) | Transport::Mem(_), Some(id)) => write!(f, "/{id}"),
             (Transport::Node(_), Some(id)) => write!(f, "/channel/{id}"),
         }
     }

@@ -13,6 +13,12 @@ pub trait Env: Debug + Send + Sync {
 
     /// Fills a buffer with what nobody can foretell.
     fn fill(&self, bytes: &mut [u8]) -> std::io::Result<()>;
+
+    /// Whether a file that changes has another time then. It has not where steps are closer together than the times of files can tell:
+    /// then a publisher never lets go of its file, since it would not see the next commit.
+    fn tells_times_of_files(&self) -> bool {
+        true
+    }
 }
 
 /// The machine's own.

@@ -15,7 +15,9 @@ pub mod fault;
 pub mod fork;
 pub mod hooks;
 pub mod idle;
+#[cfg(feature = "loadable")]
 pub mod library;
 pub mod process;
+#[cfg(feature = "loadable")]
 pub mod standins;
 pub mod threads;

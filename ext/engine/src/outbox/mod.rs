@@ -93,7 +93,12 @@ pub fn is_open_here(database: &Path) -> bool {
 
 impl Sidecar {
     /// Opens the sidecar of `database`. Where there is none, or an empty one, it is made with a fresh key if `may_begin` allows it.
-    pub fn open(database: &Path, may_begin: impl Fn() -> Result<()>) -> Result<Self> {
+    /// `fill` gives the random bytes of that key.
+    pub fn open(
+        database: &Path,
+        may_begin: impl Fn() -> Result<()>,
+        fill: impl Fn(&mut [u8]) -> std::io::Result<()>,
+    ) -> Result<Self> {
         let path = path_of(database);
         let doing = || format!("opening the sidecar {}", path.display());
         if std::fs::metadata(&path).map_or(0, |found| found.len()) == 0 {
@@ -126,7 +131,7 @@ impl Sidecar {
         if version == 0 {
             may_begin()?;
             let mut seed = [0; 32];
-            getrandom::fill(&mut seed).map_err(|e| {
+            fill(&mut seed).map_err(|e| {
                 Error::fix(
                     format!("the system gives no random bytes: {e}"),
                     "nothing was changed; a signing key needs them",

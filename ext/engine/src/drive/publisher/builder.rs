@@ -301,7 +301,7 @@ impl Builder {
             batch: self.batch(),
             announced: self.publisher.signal.seq.load(Ordering::Acquire) > self.seen,
             uncaptured,
-            busy: self.may_forget(),
+            busy: self.may_forget() || !self.publisher.workers.env.tells_times_of_files(),
         };
         match self.pace.step(Event::Idle(idle), self.now()) {
             Action::Wait { time, commits } => Next::Wait { time, commits },

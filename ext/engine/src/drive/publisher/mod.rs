@@ -216,14 +216,28 @@ impl Publisher {
         if let Some(publisher) = workers.get::<Self>(database).filter(|publisher| !publisher.has_ended()) {
             return publisher.check_same(url, &options).map(|()| publisher);
         }
-        let path = database.path();
         workers.former_publishers(database).into_iter().for_each(|former| end(former, HANDOVER));
-        prepare(database, &options)?;
-        let sidecar = match Sidecar::open(path, || may_begin(database)) {
+        let (publisher, conn) = match Self::open(workers, database, url, options) {
             // Two threads may both have come here; the one that lost finds the winner's publisher.
             Err(e) => return workers.get(database).ok_or(e),
-            Ok(sidecar) => sidecar,
+            Ok(opened) => opened,
         };
+        let publisher = workers.add(database, publisher);
+        builder::spawn(publisher.clone(), conn)?;
+        sender::spawn(publisher.clone())?;
+        Ok(publisher)
+    }
+
+    /// A publisher without threads: its builder, for which the connection is, and its sender are to be made and let step by the caller.
+    pub fn open(
+        workers: &Arc<Workers>,
+        database: &Database,
+        url: &Url,
+        options: Options,
+    ) -> Result<(Arc<Self>, Background)> {
+        let path = database.path();
+        prepare(database, &options)?;
+        let sidecar = Sidecar::open(path, || may_begin(database), |bytes| workers.env.fill(bytes))?;
         let same_file = sidecar.check_home(database, options.moved)?;
         let channel = sidecar.channel();
         if let Some(wanted) = url.channel.filter(|&id| id != channel) {
@@ -261,10 +275,21 @@ impl Publisher {
             sidecar: Mutex::new(sidecar),
         });
         publisher.refresh()?;
-        let publisher = workers.add(database, publisher);
-        builder::spawn(publisher.clone(), conn)?;
-        sender::spawn(publisher.clone())?;
-        Ok(publisher)
+        Ok((publisher, conn))
+    }
+
+    /// Whether everything that was asked for is in messages, and these are on the channel.
+    pub fn is_covered(&self) -> bool {
+        let state = self.state();
+        let covered = state.covered >= self.tickets.load(Ordering::Acquire);
+        covered && state.accepted == state.stored
+    }
+
+    /// Asks for a message that covers everything committed so far, and does not wait for it.
+    pub fn ask(&self) -> u64 {
+        let ticket = self.tickets.fetch_add(1, Ordering::AcqRel) + 1;
+        self.signal.wake();
+        ticket
     }
 
     /// Another call of `logos_publish`, from another connection maybe: the same channel, and no other options.
@@ -461,8 +486,7 @@ impl Publisher {
 
     /// The position that covers everything committed before the call. Local: it does not wait for the channel.
     pub fn position(&self, patience: &Patience<'_>) -> Result<Position> {
-        let ticket = self.tickets.fetch_add(1, Ordering::AcqRel) + 1;
-        self.signal.wake();
+        let ticket = self.ask();
         let covered = self.wait_until(patience, |p| {
             if p.covered >= ticket {
                 return Some(Ok(p.stored.unwrap_or(Position::START)));
