@@ -140,20 +140,40 @@ impl Standby {
     fn look(&self) -> Result<bool> {
         let _taking = self.taking.lock().unwrap_or_else(PoisonError::into_inner);
         let _inside = fork::enter();
-        if self.state().ended || outbox::is_held(self.database.path()) {
-            return Ok(false);
-        }
-        let role = role::role(&connection::open(&self.database)?)?;
-        // Who was to publish may have died before anything was captured; but what was removed has no sidecar either.
-        let removed = role != Role::Primary && !outbox::path_of(self.database.path()).exists();
-        if removed || matches!(role, Role::Replica(_)) {
-            return Ok(true);
+        let path = self.database.path();
+        let held = self.state().ended || outbox::is_held(path);
+        // Whose lock is held keeps the file for itself: it is not even opened.
+        let role = if held { None } else { Some(role::role(&connection::open(&self.database)?)?) };
+        match takeover(role.as_ref(), outbox::path_of(path).exists()) {
+            Takeover::Wait => return Ok(false),
+            Takeover::End => return Ok(true),
+            Takeover::Begin => {}
         }
         match Publisher::begin(&self.workers, &self.database, &self.url, self.options.clone()) {
             // Another one that stood by was quicker.
             Err(e) if e.code == Some(rusqlite::ffi::SQLITE_LOCKED) => Ok(false),
             begun => begun.map(|_| true),
         }
+    }
+}
+
+/// What to do after a look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Takeover {
+    Wait,
+    Begin,
+    End,
+}
+
+/// Decides by what the file is to us (`None`: somebody publishes it) and whether there is a sidecar.
+fn takeover(role: Option<&Role>, has_sidecar: bool) -> Takeover {
+    match role {
+        None => Takeover::Wait,
+        Some(Role::Replica(_)) => Takeover::End,
+        Some(Role::Primary) => Takeover::Begin,
+        // Who was to publish may have died before anything was captured; but what was removed has no sidecar either.
+        Some(Role::Empty | Role::Plain) if has_sidecar => Takeover::Begin,
+        Some(Role::Empty | Role::Plain) => Takeover::End,
     }
 }
 
@@ -167,5 +187,31 @@ fn said(database: &Database) -> Result<Option<logos_log::ids::ChannelId>> {
             return Ok(noted.map(|home| home.channel));
         }
         std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::apply::role::Standing;
+    use logos_log::ids::ChannelId;
+
+    #[test]
+    fn it_takes_over_what_nobody_publishes_and_lets_go_of_what_was_taken_out() {
+        let replica = Role::Replica(Box::new(Standing::start(ChannelId([1; 32]), "dir:x")));
+        for has_sidecar in [true, false] {
+            assert_eq!(takeover(None, has_sidecar), Takeover::Wait);
+            assert_eq!(
+                takeover(Some(&Role::Primary), has_sidecar),
+                Takeover::Begin,
+                "a lost sidecar is asked about by beginning"
+            );
+            assert_eq!(takeover(Some(&replica), has_sidecar), Takeover::End);
+        }
+        // Whoever was to publish died before anything was captured.
+        assert_eq!(takeover(Some(&Role::Plain), true), Takeover::Begin);
+        // logos_remove() took both.
+        assert_eq!(takeover(Some(&Role::Plain), false), Takeover::End);
+        assert_eq!(takeover(Some(&Role::Empty), false), Takeover::End);
     }
 }
