@@ -4,8 +4,9 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let numbers: Vec<u64> = std::env::args().skip(1).filter_map(|arg| arg.parse().ok()).collect();
-    match numbers.as_slice() {
+    // Whatever is no number makes it a call that is not understood.
+    let numbers: Result<Vec<u64>, _> = std::env::args().skip(1).map(|arg| arg.parse()).collect();
+    match numbers.as_deref().unwrap_or_default() {
         [seed] => {
             let outcome = sim::run(*seed);
             outcome.trace.iter().for_each(|line| println!("{line}"));

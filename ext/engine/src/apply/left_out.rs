@@ -8,7 +8,7 @@
 //! Invariants
 //! - An object is in the file, or noted here with its text, or (after an ALTER that could not be followed) noted without one:
 //!   then the schema as a whole cannot be checked any more, and a new file is the way back.
-//! - Only what SQLite says of the statement itself leaves anything out (`concerns_object`). A full disk, a lock, a damaged file,
+//! - Only what SQLite says of the statement itself leaves anything out (`host::blame`). A full disk, a lock, a damaged file,
 //!   or a row that clashes with another do not.
 //!
 //! Not here: making and filling what was left out (`apply`).

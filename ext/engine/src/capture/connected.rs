@@ -24,7 +24,8 @@ pub fn find(conn: &Connection) -> rusqlite::Result<Vec<String>> {
         return Ok(Vec::new());
     }
     let mut statement = conn.prepare(
-        "SELECT type, name, tbl_name, sql FROM sqlite_schema WHERE typeof(sql) = 'text' AND (rootpage = 0 OR type = 'trigger')",
+        "SELECT type, name, tbl_name, sql FROM sqlite_schema WHERE typeof(sql) = 'text' AND \
+         (type = 'table' AND rootpage = 0 OR type = 'trigger' AND name NOT GLOB '_logos_*')",
     )?;
     let rows = statement.query_map([], |row| {
         let text = |i| row.get_ref(i).and_then(|v| Ok(String::from_utf8_lossy(v.as_bytes()?).into_owned()));

@@ -2,12 +2,10 @@
 //!
 //! Virtual tables have no triggers, so nothing in the log tells of their rows. Their modules keep marks of their own, but none
 //! that changes with every change: FTS3/4 begins anew when its last row goes, FTS5 with a rebuild, rtree counts nothing. So a
-//! stamp is a digest of what holds the rows, and it is computed only when something may have written there (`Ledger`).
+//! stamp is a digest of what holds the rows, and it is computed only when something may have written there (`capture::ledger`).
 //!
 //! Invariants
 //! - Two stamps are equal only if the rows are, in type and in every byte.
-//! - The ledger says that tables were left alone only if it knows of every commit in between, and saw all that each wrote. An
-//!   unseen one (of another process, of a connection whose hooks are not ours, VACUUM) means looking.
 //! - SQLite tells no hook of a DELETE without a condition, which empties a table at once. So a table that is empty is always looked at.
 
 use std::io::{BufWriter, Write};

@@ -12,10 +12,7 @@ use crate::host::api::Host;
 use crate::host::{connections, hooks};
 
 impl Service {
-    /// A connection has loaded us. `host` and `conn` are the same connection.
-    ///
-    /// # Safety
-    /// The call is within one of SQLite's to us on it, and `leave` is called while it closes.
+    /// A connection has loaded us. `host` and `conn` are the same connection; `leave` is called while it closes.
     pub fn join(&self, host: Host, conn: &Connection) {
         connections::add(host, host.database());
         self.observe(host, conn);
